@@ -1,0 +1,118 @@
+"""The seam: what every compute back end offers the engine, and no more."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from flowtilla.errors import ExecutorClosed
+from flowtilla_executors.call import Call
+from flowtilla_executors.outcome import LogLine, Outcome
+
+#: The executor's own reference to the value of a call. While it lives the value stays in the cluster; when the last
+#: reference to it goes, the executor frees the value.
+Handle = TypeVar("Handle")
+
+#: Takes lines as stages write them; may be called from any thread.
+LogSink = Callable[[Sequence[LogLine]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorInfo:
+    """What an executor runs on.
+
+    Args:
+        kind: `local`, `ray`, `dask` or the user's own.
+        address: where the cluster is; None when it lives and dies with this process.
+        cpus: how many calls of one cpu can run at once.
+        resources: logical resources by name.
+        detail: one sentence for people.
+    """
+
+    kind: str
+    address: str | None
+    cpus: float
+    resources: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
+
+
+class Executor(ABC, Generic[Handle]):
+    """A compute back end.
+
+    The constructor takes settings and does no I/O. `start` starts or connects, `close` closes only what `start` opened.
+    One executor serves all runs of a worker process; the engine calls it from one event loop.
+
+    A user's own executor subclasses this and is named in the configuration by its dotted path.
+    """
+
+    #: What `context().executor` says.
+    kind: ClassVar[str]
+
+    _running = False
+
+    async def start(self, log_sink: LogSink) -> None:
+        """Starts a cluster or connects to one.
+
+        Args:
+            log_sink: takes log lines while calls run; what it has not been given comes with the outcome.
+
+        Raises:
+            ExecutorError: it cannot; the message says why and what to do.
+        """
+        await self._start(log_sink)
+        self._running = True
+
+    async def close(self) -> None:
+        """Ends running calls and closes what `start` opened; closing twice is harmless."""
+        if self._running:
+            self._running = False
+            await self._close()
+
+    async def __aenter__(self) -> Self:
+        await self.start(lambda lines: None)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
+
+    def submit(self, call: Call, parents: Sequence[Handle] = ()) -> Handle:
+        """Begins a call as soon as there is room for it, and returns at once.
+
+        Args:
+            call: what to run.
+            parents: handles of finished calls of this executor; the call's arguments refer to them by position.
+
+        Raises:
+            ExecutorClosed: the executor is not running.
+            ResourcesUnavailable: no node could ever meet what the call needs.
+        """
+        if not self._running:
+            raise ExecutorClosed(f"the {self.kind} executor is not running: enter it, or await start(), first")
+        return self._submit(call, parents)
+
+    @abstractmethod
+    async def outcome(self, handle: Handle) -> Outcome:
+        """Waits until a call ends, however it ends, and returns how; never raises for what the call did."""
+
+    @abstractmethod
+    async def fetch(self, handle: Handle) -> Any:
+        """Returns the value of a call that succeeded, copied into this process."""
+
+    @abstractmethod
+    async def cancel(self, handle: Handle) -> None:
+        """Stops a call, running or not; its outcome then is a failure of class `asyncio.CancelledError`."""
+
+    @abstractmethod
+    def info(self) -> ExecutorInfo:
+        """Returns what the executor runs on."""
+
+    # What a back end implements behind `start`, `close` and `submit`.
+
+    @abstractmethod
+    async def _start(self, log_sink: LogSink) -> None: ...
+
+    @abstractmethod
+    async def _close(self) -> None: ...
+
+    @abstractmethod
+    def _submit(self, call: Call, parents: Sequence[Handle]) -> Handle: ...

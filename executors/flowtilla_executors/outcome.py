@@ -1,0 +1,113 @@
+"""What comes back of a call: small, while its value stays in the cluster."""
+
+import traceback
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class _Missing(Enum):
+    MISSING = "missing"
+
+
+#: The value did not come back with the outcome; None is a value like any other.
+MISSING = _Missing.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as data.
+
+    Args:
+        error: its class, as `module.QualName`; builtins without the module.
+        message: what it said.
+        traceback: the full traceback, causes included.
+        bases: the names of the class and its bases, short and dotted: what `retries.on` matches.
+        lost: the process or node that ran the call died; the call itself may be innocent.
+    """
+
+    error: str
+    message: str
+    traceback: str
+    bases: tuple[str, ...] = ()
+    lost: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException, *, skip: int = 0, lost: bool = False) -> "Failure":
+        """Returns the exception as data, without the first `skip` frames, which are ours."""
+        frames = error.__traceback__
+        for _ in range(skip):
+            frames = frames.tb_next if frames and frames.tb_next else frames
+        kinds = [kind for kind in type(error).__mro__ if kind is not object]
+        return cls(
+            error=class_name(type(error)),
+            message=_said(error),
+            traceback="".join(traceback.format_exception(type(error), error, frames)),
+            bases=tuple(dict.fromkeys(name for kind in kinds for name in (kind.__name__, class_name(kind)))),
+            lost=lost,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a stage logged or printed, attributed.
+
+    Args:
+        time: seconds since the epoch.
+        source: `stdout`, `stderr`, or the logger's name.
+        level: the level's name; `INFO` for stdout and `WARNING` for stderr.
+    """
+
+    run_id: str
+    stage: str
+    item: int | None
+    attempt: int
+    time: float
+    host: str
+    source: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended.
+
+    Args:
+        failure: why it failed; None when it returned. A mapped call returns even when items failed.
+        item_failures: the failed items of a mapped call, by index in the whole map.
+        value: the value itself when it is exactly representable as small JSON, else `MISSING`.
+        size: about how many bytes the value takes, or None where nobody knows.
+        length: how many items the value has when it is a list or another ordered sequence, else None.
+        iterable: whether a mapped stage can map over the value.
+        kind: the value's class, as `module.QualName`.
+        started, ended: seconds since the epoch, on the clock of `host`.
+        logs: lines not yet handed to the log sink, in order.
+        artifacts: what the call stored, to be published when the stage is committed.
+    """
+
+    started: float
+    ended: float
+    host: str
+    pid: int
+    failure: Failure | None = None
+    item_failures: tuple[tuple[int, Failure], ...] = ()
+    value: Any = MISSING
+    size: int | None = None
+    length: int | None = None
+    iterable: bool = False
+    kind: str = ""
+    logs: tuple[LogLine, ...] = ()
+    artifacts: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+
+
+def class_name(kind: type) -> str:
+    """Returns a class's name as people write it: `ValueError`, `my_pkg.errors.Flaky`."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its __str__ raised {class_name(type(broken))}>"

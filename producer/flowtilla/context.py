@@ -1,0 +1,105 @@
+"""What a stage can learn about where it runs."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from flowtilla.errors import NotInStage
+from flowtilla.settings import StorageSettings
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run, stage and item that the current code belongs to.
+
+    Args:
+        run_id: the run's id, which is also the RQ job's.
+        namespace: where the run's artifacts and objects live.
+        workflow: the workflow's name.
+        stage: the stage's name.
+        item: the index of the mapped item, or None for a simple stage.
+        attempt: which attempt of the run this is, from 1.
+        executor: the executor's kind: `local`, `ray`, `dask`.
+        timeout: seconds this stage or item may take, or None.
+    """
+
+    run_id: str
+    namespace: str
+    workflow: str
+    stage: str
+    attempt: int
+    executor: str
+    item: int | None = None
+    timeout: float | None = None
+    _input: dict[str, Any] = field(default_factory=dict, repr=False)
+    _config: dict[str, Any] = field(default_factory=dict, repr=False)
+    _storage: StorageSettings | None = field(default=None, repr=False)
+    # Records of what the stage stored; published when the stage is committed, discarded when it fails.
+    _staged: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
+    _started: float = field(default_factory=time.time, repr=False)
+    _cancelled: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
+
+    # Copies, since stages that share a process must not share a mutable value.
+    @cached_property
+    def input(self) -> dict[str, Any]:
+        """The run's whole input, keys that no parameter takes included."""
+        return copy.deepcopy(self._input)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The mapping given to `submit(config=...)`."""
+        return copy.deepcopy(self._config)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger whose records reach the run's log; so do those of any other logger, print and stderr."""
+        return logging.getLogger(f"flowtilla.stage.{self.stage}")
+
+    @property
+    def deadline(self) -> float | None:
+        """When this stage or item times out, in seconds since the epoch, or None."""
+        return None if self.timeout is None else self._started + self.timeout
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled; long loops may look at it and return."""
+        return self._cancelled is not None and self._cancelled()
+
+
+_current: ContextVar[Context | None] = ContextVar("flowtilla_context", default=None)
+
+
+def context() -> Context:
+    """Returns the context of the stage that is running.
+
+    Raises:
+        NotInStage: no stage is running here.
+    """
+    found = _current.get()
+    if found is None:
+        raise NotInStage(
+            "flowtilla.context() was called outside a stage: it works in functions that a worker runs as a stage; "
+            "in a test, run the workflow with flowtilla_worker.testing.run_workflow"
+        )
+    return found
+
+
+def current() -> Context | None:
+    """Returns the context of the stage that is running, or None outside one."""
+    return _current.get()
+
+
+@contextmanager
+def entered(base: Context, **changes: Any) -> Iterator[Context]:
+    """Makes a context the current one; `changes` replace its fields and its clock starts now."""
+    token = _current.set(replace(base, _started=time.time(), **changes))
+    try:
+        yield context()
+    finally:
+        _current.reset(token)
