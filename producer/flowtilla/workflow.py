@@ -1,6 +1,8 @@
 """The workflow model: what YAML, JSON and Python all build."""
 
+import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -235,6 +237,11 @@ class Workflow(_Model):
     def to_wire(self) -> dict[str, Any]:
         """Returns the mapping that travels and that a file would hold: nothing that is a default."""
         return {"kind": "workflow"} | self.model_dump(mode="json", exclude_defaults=True)
+
+    @cached_property
+    def wire_json(self) -> str:
+        """The same as compact JSON, made once: many runs share a workflow."""
+        return json.dumps(self.to_wire(), separators=(",", ":"))
 
 
 def _name_in(fields: dict[str, Any]) -> str:

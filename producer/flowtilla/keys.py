@@ -1,0 +1,85 @@
+"""The name of every Redis key, ours and those of RQ that we share."""
+
+from rq.defaults import RQ_KEY_PREFIX as RQ
+
+from flowtilla.errors import InvalidName
+
+#: RQ's set of queue keys.
+QUEUES = f"{RQ}:queues"
+#: RQ's switch that `rq suspend` sets.
+SUSPENDED = f"{RQ}:suspended"
+
+#: Follows RQ's prefix, so that two installations on one Redis stay apart.
+_OURS = "flowtilla" if RQ == "rq" else f"{RQ}:flowtilla"
+
+#: Sorted set: run id -> when its lease expires, in milliseconds.
+LEASES = f"{_OURS}:leases"
+#: Sorted set: `namespace/run id` -> when the run's files may be removed, in seconds.
+ENDED = f"{_OURS}:ended"
+#: Set: every namespace that has runs.
+NAMESPACES = f"{_OURS}:namespaces"
+#: List: what was found in a queue and cannot even be shown as a job, newest first.
+DAMAGED = f"{_OURS}:damaged"
+
+
+def job(run_id: str) -> str:
+    """Hash: the RQ job; the run's own fields live in it too, so that both always go together."""
+    return f"{RQ}:job:{run_id}"
+
+
+def results(run_id: str) -> str:
+    """Stream: the results RQ and its dashboards read; waiting for a run is reading from it."""
+    return f"{RQ}:results:{run_id}"
+
+
+def queue(name: str) -> str:
+    """List: the ids of queued jobs."""
+    return f"{RQ}:queue:{name}"
+
+
+def registry(kind: str, name: str) -> str:
+    """Sorted set: one of RQ's registries (`wip`, `finished`, `failed`, `canceled`, `scheduled`) of a queue."""
+    return f"{RQ}:{kind}:{name}"
+
+
+def worker(name: str) -> str:
+    """Hash: RQ's record of a worker."""
+    return f"{RQ}:worker:{name}"
+
+
+def commands(worker_name: str) -> str:
+    """Channel: RQ's commands to a worker."""
+    return f"{RQ}:pubsub:{worker_name}"
+
+
+def wake(queue_name: str) -> str:
+    """Channel: something was pushed onto the queue."""
+    return f"{_OURS}:wake:{queue_name}"
+
+
+def stages(run_id: str) -> str:
+    """Hash: stage -> its record."""
+    return f"{_OURS}:run:{run_id}:stages"
+
+
+def values(run_id: str) -> str:
+    """Hash: stage -> its committed value, or where that is."""
+    return f"{_OURS}:run:{run_id}:values"
+
+
+def log(run_id: str) -> str:
+    """Stream: the newest lines of the run's log."""
+    return f"{_OURS}:run:{run_id}:log"
+
+
+def runs(namespace: str) -> str:
+    """Sorted set: run id -> when it was submitted, in seconds."""
+    return f"{_OURS}:runs:{namespace}"
+
+
+def queue_name(key: str) -> str:
+    """Returns the queue that a key made by `queue` is of."""
+    prefix = queue("")
+    if not key.startswith(prefix):
+        raise InvalidName(f"{key!r} is not the key of a queue")
+    return key.removeprefix(prefix)

@@ -1,0 +1,234 @@
+"""What a client says to Redis about runs that are there: one conversation per verb."""
+
+import json
+import time
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from typing import Any
+
+from rq.utils import utcformat
+
+from flowtilla import keys
+from flowtilla.errors import ArtifactNotFound, RunError, RunNotFinished, RunNotFound
+from flowtilla.logs import LogLine
+from flowtilla.names import check_name
+from flowtilla.record import RunRecord
+from flowtilla.scripts import CANCEL, RETRY
+from flowtilla.settings import Settings
+from flowtilla.states import RunState
+from flowtilla.steps import Blocking, Steps, call, pipeline
+from flowtilla.storage import ArtifactStore
+
+#: Seconds one blocking read may take, below every sensible socket timeout.
+_BLOCK = 1.0
+
+#: How many runs `list_runs` looks at in one round trip.
+_PAGE = 200
+
+
+def fetch(run_id: str) -> Steps[RunRecord]:
+    """Reads a run.
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    check_name(run_id, "run id")
+    job, stages = yield from pipeline(
+        lambda redis: redis.hgetall(keys.job(run_id)), lambda redis: redis.hgetall(keys.stages(run_id))
+    )
+    record = RunRecord.parse(run_id, job, stages)
+    if record is None:
+        raise RunNotFound(
+            f"there is no run {run_id}: it was never submitted here, or its retention has passed", run_id=run_id
+        )
+    return record
+
+
+def list_runs(namespace: str | None, state: RunState | None, limit: int) -> Steps[list[RunRecord]]:
+    """Reads the newest runs, newest first."""
+    if namespace is not None:
+        namespaces = [check_name(namespace, "namespace")]
+    else:
+        namespaces = sorted(name.decode() for name in (yield lambda redis: redis.smembers(keys.NAMESPACES)))
+    found: list[RunRecord] = []
+    for one in namespaces:
+        found += yield from _newest(one, state, limit)
+    return sorted(found, key=lambda run: run.created_at or datetime.min.replace(tzinfo=UTC), reverse=True)[:limit]
+
+
+def _newest(namespace: str, state: RunState | None, limit: int) -> Steps[list[RunRecord]]:
+    found: list[RunRecord] = []
+    for start in count(step=_PAGE):
+        ids = yield partial(_page, keys.runs(namespace), start)
+        if not ids or len(found) >= limit:
+            break
+        jobs = yield from pipeline(
+            *(lambda redis, run_id=run_id: redis.hgetall(keys.job(run_id.decode())) for run_id in ids)
+        )
+        records = (RunRecord.parse(run_id.decode(), job) for run_id, job in zip(ids, jobs, strict=True))
+        found += [record for record in records if record and state in (None, record.state)]
+    return found[:limit]
+
+
+def _page(index: str, start: int, redis: Any) -> Any:
+    return redis.zrevrange(index, start, start + _PAGE - 1)
+
+
+def wait(run_id: str, timeout: float | None) -> Steps[RunRecord]:
+    """Waits until a run has ended and reads it.
+
+    Raises:
+        RunNotFinished: it has not ended in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        # The newest result is read first: one that comes after the state was read is then still ahead of the wait.
+        newest = yield lambda redis: redis.xrevrange(keys.results(run_id), count=1)
+        record = yield from fetch(run_id)
+        if record.state.ended:
+            return record
+        left = _BLOCK if deadline is None else min(_BLOCK, deadline - time.monotonic())
+        if left <= 0:
+            done, total = record.progress
+            raise RunNotFinished(
+                f"run {run_id} ({record.workflow}) has not ended in {timeout:g} s: it is {record.state}, "
+                f"{done}/{total} stages; it goes on, and waiting again is fine",
+                run_id=run_id,
+            )
+        after = newest[0][0] if newest else "0"
+        yield _read(keys.results(run_id), after, left)
+
+
+def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]:
+    """Waits until a run has ended and reads its result.
+
+    Raises:
+        RunFailed: a stage raised.
+        RunCancelled: somebody cancelled it.
+        RunNotFinished: it has not ended in time.
+    """
+    record = yield from wait(run_id, timeout)
+    if record.state is not RunState.FINISHED:
+        raise record.to_error()
+    reference = record.result_reference
+    if reference is not None:
+        return (yield Blocking(lambda: _stored_result(reference, settings)))
+    entries = yield lambda redis: redis.xrevrange(keys.results(run_id), count=1)
+    encoded = entries[0][1].get(b"return_value") if entries else None
+    return None if encoded is None else json.loads(b64decode(encoded))
+
+
+def cancel(run_id: str, settings: Settings) -> Steps[str]:
+    """Asks for a run to be cancelled; returns `cancelled`, `asked`, or the RQ status of a run that had ended."""
+    record = yield from fetch(run_id)
+    keep = round(settings.retention)
+    now = time.time()
+    queue = record.queue
+    answer = yield from call(
+        CANCEL,
+        (
+            keys.job(run_id),
+            keys.queue(queue),
+            keys.results(run_id),
+            keys.registry("scheduled", queue),
+            keys.registry("canceled", queue),
+            keys.ENDED,
+        ),
+        (
+            run_id,
+            utcformat(datetime.fromtimestamp(now, UTC)),
+            keep,
+            round(now) + keep,
+            keys.commands(""),
+            f"{record.namespace}/{run_id}",
+        ),
+    )
+    return bytes(answer or b"").decode()
+
+
+def retry(run_id: str, at_front: bool) -> Steps[None]:
+    """Queues a run again that failed, was cancelled or quarantined.
+
+    Raises:
+        RunError: it has not ended, or ended well.
+    """
+    record = yield from fetch(run_id)
+    queue = record.queue
+    status = yield from call(
+        RETRY,
+        (
+            keys.job(run_id),
+            keys.queue(queue),
+            keys.QUEUES,
+            keys.registry("failed", queue),
+            keys.registry("canceled", queue),
+            keys.ENDED,
+            keys.stages(run_id),
+            keys.values(run_id),
+        ),
+        (
+            run_id,
+            "front" if at_front else "back",
+            utcformat(datetime.now(UTC)),
+            keys.wake(queue),
+            f"{record.namespace}/{run_id}",
+        ),
+    )
+    if (status or b"").decode() not in ("failed", "canceled", "stopped"):
+        raise RunError(
+            f"run {run_id} is {record.state}: only a run that failed, was cancelled or quarantined can be retried",
+            run_id=run_id,
+        )
+
+
+def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Steps[tuple[list[LogLine], str | None]]:
+    """Reads the log lines that follow a position.
+
+    Returns:
+        The lines, and the position after them; None when there will be no more.
+    """
+    if after == "":
+        record = yield from fetch(run_id)
+        if record.state.ended and not (yield lambda redis: redis.exists(keys.log(run_id))):
+            return (yield from _stored_log(record, settings)), None
+        after = "0"
+    if not follow:
+        entries = yield lambda redis: redis.xrange(keys.log(run_id), f"({after}" if after != "0" else "-")
+        return list(_lines(run_id, entries)), None
+    # The state is read before the lines, so that lines written before the end are all read.
+    ended = (yield from fetch(run_id)).state.ended
+    entries = yield _read(keys.log(run_id), after, 0.0 if ended else _BLOCK)
+    found = entries[0][1] if entries else []
+    if not found and ended:
+        return [], None
+    return list(_lines(run_id, found)), found[-1][0].decode() if found else after
+
+
+def _stored_log(record: RunRecord, settings: Settings) -> Steps[list[LogLine]]:
+    def read() -> str:
+        try:
+            return str(ArtifactStore(settings.storage, "logs").get(record.namespace, record.id).read())
+        except ArtifactNotFound:
+            # A run that wrote no line has no file.
+            return ""
+
+    return [LogLine.from_json(record.id, line) for line in (yield Blocking(read)).splitlines()]
+
+
+def _stored_result(reference: Mapping[str, Any], settings: Settings) -> Any:
+    record = reference["record"]
+    store = ArtifactStore(settings.storage, "results")
+    return store.get(record["namespace"], record["name"], record["version"]).read()
+
+
+def _lines(run_id: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[LogLine]:
+    for _, fields in entries:
+        yield LogLine.from_json(run_id, fields[b"line"])
+
+
+def _read(stream: str, after: str | bytes, seconds: float) -> Any:
+    """Returns the step that reads a stream past a position, and waits for that at most so long."""
+    return lambda redis: redis.xread({stream: after}, block=max(1, round(seconds * 1000)) if seconds else None)

@@ -1,0 +1,199 @@
+"""What Redis knows of a run, as data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from rq.utils import utcparse
+
+from flowtilla.errors import RunCancelled, RunError, RunFailed, RunQuarantined
+from flowtilla.states import FROM_RQ, RunState, StageState
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An exception as a run keeps it.
+
+    Args:
+        error: its class, as `module.QualName`.
+        message: what it said.
+        traceback: the full traceback.
+        stage, item: where it was raised; None when the run failed outside a stage, or the stage is a simple one.
+    """
+
+    error: str
+    message: str
+    traceback: str = ""
+    stage: str | None = None
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What happened to one stage.
+
+    Args:
+        name: the stage.
+        state: where it is.
+        done, failed, total: how many items ended well, ended badly, and there are; a simple stage has one.
+            `total` is None until it is known.
+        retries: how many tries followed a failed one.
+        attempt: the attempt of the run that ran it last.
+        started, ended: seconds since the epoch.
+        size: about how many bytes its value takes.
+        error: why it failed.
+        errors: each failed item's error, by index.
+        artifacts: what it stored, as plain data.
+    """
+
+    name: str
+    state: StageState = StageState.WAITING
+    done: int = 0
+    failed: int = 0
+    total: int | None = None
+    retries: int = 0
+    attempt: int = 0
+    started: float | None = None
+    ended: float | None = None
+    size: int | None = None
+    error: ErrorRecord | None = None
+    errors: Mapping[int, ErrorRecord] = field(default_factory=dict)
+    artifacts: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or None while it has not ended."""
+        return None if self.started is None or self.ended is None else self.ended - self.started
+
+    def to_json(self) -> str:
+        """Returns the record without what is a default."""
+        fields: dict[str, Any] = {"state": self.state}
+        for name in ("done", "failed", "total", "retries", "attempt", "started", "ended", "size"):
+            if value := getattr(self, name):
+                fields[name] = value
+        if self.error is not None:
+            fields["error"] = error_to_dict(self.error)
+        if self.errors:
+            fields["errors"] = {index: error_to_dict(error) for index, error in self.errors.items()}
+        if self.artifacts:
+            fields["artifacts"] = list(self.artifacts)
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, name: str, text: str | bytes) -> "StageRecord":
+        """Returns the record that `to_json` wrote."""
+        fields = json.loads(text)
+        error = fields.pop("error", None)
+        return cls(
+            name=name,
+            state=StageState(fields.pop("state")),
+            error=None if error is None else ErrorRecord(**error),
+            errors={int(index): ErrorRecord(**one) for index, one in fields.pop("errors", {}).items()},
+            artifacts=tuple(fields.pop("artifacts", ())),
+            **fields,
+        )
+
+
+def error_to_dict(error: ErrorRecord) -> dict[str, Any]:
+    """Returns the error as plain data, without what is a default."""
+    fields = {name: getattr(error, name) for name in ErrorRecord.__slots__}
+    return {name: value for name, value in fields.items() if value not in ("", None)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What Redis knows of a run at one moment.
+
+    Args:
+        id: the run's id, which is the RQ job's.
+        state: where it is.
+        workflow, namespace, queue, tags: as submitted.
+        attempt: how many times a worker took it up.
+        worker: the worker that has or had it last.
+        stages_total: how many stages it has.
+        created_at, started_at, ended_at: in UTC.
+        error: why it failed.
+        result_reference: where the result is when it is not inline.
+        stages: the record of each stage that was begun.
+    """
+
+    id: str
+    state: RunState
+    workflow: str
+    namespace: str
+    queue: str
+    tags: tuple[str, ...]
+    attempt: int
+    worker: str | None
+    stages_total: int
+    created_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: ErrorRecord | None
+    result_reference: Mapping[str, Any] | None
+    stages: Mapping[str, StageRecord]
+
+    @classmethod
+    def parse(
+        cls, run_id: str, job: Mapping[bytes, bytes], stages: Mapping[bytes, bytes] | None = None
+    ) -> "RunRecord | None":
+        """Returns the record in a job's hash and the hash of its stages, or None when the job is not a run of ours."""
+        fields = {key.decode(errors="replace"): value for key, value in job.items()}
+        if "namespace" not in fields or "workflow" not in fields:
+            return None
+
+        def text(name: str) -> str:
+            return fields.get(name, b"").decode(errors="replace")
+
+        state = FROM_RQ.get(text("status"), RunState.QUEUED)
+        if state is RunState.FAILED and "quarantined" in fields:
+            state = RunState.QUARANTINED
+        return cls(
+            id=run_id,
+            state=state,
+            workflow=text("workflow"),
+            namespace=text("namespace"),
+            queue=text("origin"),
+            tags=tuple(json.loads(fields.get("tags", b"[]"))),
+            attempt=int(fields.get("attempt", 0)),
+            worker=text("worker_name") or None,
+            stages_total=int(fields.get("stages", 0)),
+            created_at=_moment(text("created_at")),
+            started_at=_moment(text("started_at")),
+            ended_at=_moment(text("ended_at")),
+            error=ErrorRecord(**json.loads(fields["failure"])) if "failure" in fields else None,
+            result_reference=json.loads(fields["result_reference"]) if "result_reference" in fields else None,
+            stages={
+                name.decode(): StageRecord.from_json(name.decode(), value) for name, value in (stages or {}).items()
+            },
+        )
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many stages have ended, and how many there are."""
+        return sum(stage.state.ended for stage in self.stages.values()), self.stages_total
+
+    def to_error(self) -> RunError:
+        """Returns what `result()` raises of a run that ended badly."""
+        if self.state is RunState.CANCELLED:
+            return RunCancelled(f"run {self.id} ({self.workflow}) was cancelled", run_id=self.id)
+        error = self.error or ErrorRecord("", "it ended outside flowtilla; see the job in rq")
+        where = "" if error.stage is None else f" in stage {error.stage!r}"
+        where += "" if error.item is None else f", item {error.item}"
+        quarantined = self.state is RunState.QUARANTINED
+        said = f"{error.error}: {error.message}" if error.error else error.message
+        return (RunQuarantined if quarantined else RunFailed)(
+            f"run {self.id} ({self.workflow}) {'was quarantined' if quarantined else 'failed'}{where}: {said}",
+            run_id=self.id,
+            error=error.error,
+            error_message=error.message,
+            traceback=error.traceback,
+            stage=error.stage,
+            item=error.item,
+        )
+
+
+def _moment(text: str) -> datetime | None:
+    return utcparse(text) if text else None
