@@ -2,7 +2,7 @@
 
 from flowtilla_executors.base import Executor, ExecutorInfo, LogSink
 from flowtilla_executors.call import Argument, Call, Items, Joined, Literal, Parent
-from flowtilla_executors.outcome import MISSING, Failure, LogLine, Outcome
+from flowtilla_executors.outcome import MISSING, Failure, Outcome
 
 __all__ = [
     "MISSING",
@@ -14,7 +14,6 @@ __all__ = [
     "Items",
     "Joined",
     "Literal",
-    "LogLine",
     "LogSink",
     "Outcome",
     "Parent",

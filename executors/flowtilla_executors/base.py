@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from flowtilla.errors import ExecutorClosed
+from flowtilla.logs import LogLine
 from flowtilla_executors.call import Call
-from flowtilla_executors.outcome import LogLine, Outcome
+from flowtilla_executors.outcome import Outcome
 
 #: The executor's own reference to the value of a call. While it lives the value stays in the cluster; when the last
 #: reference to it goes, the executor frees the value.

@@ -1,9 +1,14 @@
 """What comes back of a call: small, while its value stays in the cluster."""
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from flowtilla.logs import LogLine
+
+#: Characters of an exception's message, or of its traceback, that an outcome carries.
+LONGEST = 32 * 1024
 
 
 class _Missing(Enum):
@@ -33,40 +38,16 @@ class Failure:
     lost: bool = False
 
     @classmethod
-    def of(cls, error: BaseException, *, skip: int = 0, lost: bool = False) -> "Failure":
-        """Returns the exception as data, without the first `skip` frames, which are ours."""
-        frames = error.__traceback__
-        for _ in range(skip):
-            frames = frames.tb_next if frames and frames.tb_next else frames
+    def of(cls, error: BaseException, *, lost: bool = False) -> "Failure":
+        """Returns the exception as data; what is too long for a small outcome loses its middle."""
         kinds = [kind for kind in type(error).__mro__ if kind is not object]
         return cls(
             error=class_name(type(error)),
-            message=_said(error),
-            traceback="".join(traceback.format_exception(type(error), error, frames)),
+            message=_shorten(_said(error)),
+            traceback=_shorten("".join(traceback.format_exception(error))),
             bases=tuple(dict.fromkeys(name for kind in kinds for name in (kind.__name__, class_name(kind)))),
             lost=lost,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line that a stage logged or printed, attributed.
-
-    Args:
-        time: seconds since the epoch.
-        source: `stdout`, `stderr`, or the logger's name.
-        level: the level's name; `INFO` for stdout and `WARNING` for stderr.
-    """
-
-    run_id: str
-    stage: str
-    item: int | None
-    attempt: int
-    time: float
-    host: str
-    source: str
-    level: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +79,7 @@ class Outcome:
     iterable: bool = False
     kind: str = ""
     logs: tuple[LogLine, ...] = ()
-    artifacts: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    artifacts: tuple[dict[str, Any], ...] = ()
 
 
 def class_name(kind: type) -> str:
@@ -111,3 +92,11 @@ def _said(error: BaseException) -> str:
         return str(error)
     except Exception as broken:
         return f"<its __str__ raised {class_name(type(broken))}>"
+
+
+def _shorten(text: str) -> str:
+    """Returns text that fits, and that can be written as UTF-8."""
+    if len(text) > LONGEST:
+        left_out = f"\n… {len(text) - LONGEST} characters left out …\n"
+        text = text[: LONGEST // 2] + left_out + text[-LONGEST // 2 :]
+    return text.encode("utf-8", "backslashreplace").decode()

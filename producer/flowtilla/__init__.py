@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from flowtilla.context import Context, context
 
 if TYPE_CHECKING:
-    from flowtilla import artifacts, errors, objects
+    import flowtilla.artifacts as artifacts
+    import flowtilla.errors as errors
+    import flowtilla.objects as objects
     from flowtilla.aio import AsyncClient, AsyncRun
     from flowtilla.client import Client
     from flowtilla.decorator import stage

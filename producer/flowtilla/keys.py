@@ -18,6 +18,8 @@ LEASES = f"{_OURS}:leases"
 ENDED = f"{_OURS}:ended"
 #: Set: every namespace that has runs.
 NAMESPACES = f"{_OURS}:namespaces"
+#: What the keys of a single run begin with.
+RUN = f"{_OURS}:run:"
 #: List: what was found in a queue and cannot even be shown as a job, newest first.
 DAMAGED = f"{_OURS}:damaged"
 
@@ -59,17 +61,17 @@ def wake(queue_name: str) -> str:
 
 def stages(run_id: str) -> str:
     """Hash: stage -> its record."""
-    return f"{_OURS}:run:{run_id}:stages"
+    return f"{RUN}{run_id}:stages"
 
 
 def values(run_id: str) -> str:
     """Hash: stage -> its committed value, or where that is."""
-    return f"{_OURS}:run:{run_id}:values"
+    return f"{RUN}{run_id}:values"
 
 
 def log(run_id: str) -> str:
     """Stream: the newest lines of the run's log."""
-    return f"{_OURS}:run:{run_id}:log"
+    return f"{RUN}{run_id}:log"
 
 
 def runs(namespace: str) -> str:

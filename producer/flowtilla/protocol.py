@@ -12,7 +12,7 @@ from typing import Any
 from rq.utils import utcformat
 
 from flowtilla import keys
-from flowtilla.errors import ArtifactNotFound, RunError, RunNotFinished, RunNotFound
+from flowtilla.errors import RunError, RunNotFinished, RunNotFound
 from flowtilla.logs import LogLine
 from flowtilla.names import check_name
 from flowtilla.record import RunRecord
@@ -20,7 +20,8 @@ from flowtilla.scripts import CANCEL, RETRY
 from flowtilla.settings import Settings
 from flowtilla.states import RunState
 from flowtilla.steps import Blocking, Steps, call, pipeline
-from flowtilla.storage import ArtifactStore
+from flowtilla.storage.logs import load_log
+from flowtilla.storage.results import load_result
 
 #: Seconds one blocking read may take, below every sensible socket timeout.
 _BLOCK = 1.0
@@ -208,20 +209,17 @@ def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Step
 
 
 def _stored_log(record: RunRecord, settings: Settings) -> Steps[list[LogLine]]:
-    def read() -> str:
-        try:
-            return str(ArtifactStore(settings.storage, "logs").get(record.namespace, record.id).read())
-        except ArtifactNotFound:
-            # A run that wrote no line has no file.
-            return ""
-
-    return [LogLine.from_json(record.id, line) for line in (yield Blocking(read)).splitlines()]
+    reference = record.log_reference
+    # A run that wrote no line has no file.
+    text = "" if reference is None else (yield Blocking(lambda: load_log(settings.storage, reference)))
+    return [LogLine.from_json(record.id, line) for line in text.splitlines()]
 
 
 def _stored_result(reference: Mapping[str, Any], settings: Settings) -> Any:
-    record = reference["record"]
-    store = ArtifactStore(settings.storage, "results")
-    return store.get(record["namespace"], record["name"], record["version"]).read()
+    """Reads a result that is not inline: of one final stage, or of each of several."""
+    if "stages" in reference:
+        return {name: _stored_result(one, settings) for name, one in reference["stages"].items()}
+    return reference["value"] if "value" in reference else load_result(settings.storage, reference)
 
 
 def _lines(run_id: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[LogLine]:

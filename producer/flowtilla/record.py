@@ -89,7 +89,7 @@ class StageRecord:
         return cls(
             name=name,
             state=StageState(fields.pop("state")),
-            error=None if error is None else ErrorRecord(**error),
+            error=error_from_dict(error),
             errors={int(index): ErrorRecord(**one) for index, one in fields.pop("errors", {}).items()},
             artifacts=tuple(fields.pop("artifacts", ())),
             **fields,
@@ -100,6 +100,11 @@ def error_to_dict(error: ErrorRecord) -> dict[str, Any]:
     """Returns the error as plain data, without what is a default."""
     fields = {name: getattr(error, name) for name in ErrorRecord.__slots__}
     return {name: value for name, value in fields.items() if value not in ("", None)}
+
+
+def error_from_dict(fields: dict[str, Any] | None) -> ErrorRecord | None:
+    """Returns the error that `error_to_dict` wrote, or None."""
+    return None if fields is None else ErrorRecord(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class RunRecord:
         stages_total: how many stages it has.
         created_at, started_at, ended_at: in UTC.
         error: why it failed.
-        result_reference: where the result is when it is not inline.
+        result_reference, log_reference: where the result is when it is not inline, and the whole log after the end.
         stages: the record of each stage that was begun.
     """
 
@@ -133,6 +138,7 @@ class RunRecord:
     ended_at: datetime | None
     error: ErrorRecord | None
     result_reference: Mapping[str, Any] | None
+    log_reference: Mapping[str, Any] | None
     stages: Mapping[str, StageRecord]
 
     @classmethod
@@ -163,8 +169,9 @@ class RunRecord:
             created_at=_moment(text("created_at")),
             started_at=_moment(text("started_at")),
             ended_at=_moment(text("ended_at")),
-            error=ErrorRecord(**json.loads(fields["failure"])) if "failure" in fields else None,
-            result_reference=json.loads(fields["result_reference"]) if "result_reference" in fields else None,
+            error=error_from_dict(json.loads(fields.get("failure", b"null"))),
+            result_reference=json.loads(fields.get("result_reference", b"null")),
+            log_reference=json.loads(fields.get("log_reference", b"null")),
             stages={
                 name.decode(): StageRecord.from_json(name.decode(), value) for name, value in (stages or {}).items()
             },

@@ -10,6 +10,7 @@ from flowtilla.settings import Settings
 from flowtilla.states import RunState
 from flowtilla.steps import drive
 from flowtilla.storage import Artifact, ArtifactStore
+from flowtilla.storage.results import record_of
 
 
 class Run:
@@ -107,7 +108,7 @@ class Run:
             yield from lines
 
     def cancel(self) -> None:
-        """Cancels the run: at once when it waits, within seconds when a worker drives it; an ended run stays as it is."""
+        """Cancels the run: at once when it waits, soon when a worker drives it; an ended run stays as it is."""
         drive(protocol.cancel(self.id, self._settings), self._redis)
 
     def retry(self, at_front: bool = False) -> None:
@@ -126,4 +127,4 @@ def artifacts_of(record: RunRecord, settings: Settings) -> dict[str, Artifact]:
     """Returns the artifacts that a run's stages committed, by name."""
     store = ArtifactStore(settings.storage)
     stored = [one for stage in record.stages.values() for one in stage.artifacts]
-    return {str(one["name"]): store.get(one["namespace"], one["name"], one["version"]) for one in stored}
+    return {str(one["name"]): store.artifact(record_of(one)) for one in stored}

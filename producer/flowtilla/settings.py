@@ -3,11 +3,14 @@
 `flowtilla.config` reads it from the file and the environment; nothing else looks at either.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from flowtilla.names import Name
+from flowtilla.secrets import masked
 from flowtilla.units import Bytes, Seconds
 
 
@@ -22,6 +25,22 @@ class RedisSettings(_Section):
     """
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_redis_url(cls, url: SecretStr) -> SecretStr:
+        # Nothing of the value is repeated: the part that is wrong may be the password.
+        try:
+            parts = urlsplit(url.get_secret_value())
+            valid = parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or parts.port > 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError(
+                "is not a Redis URL: write redis://, rediss:// or unix://, such as redis://:password@host:6379/0, "
+                "with the characters / ? # @ of a password percent-encoded"
+            )
+        return url
 
 
 class StorageSettings(_Section):
@@ -47,6 +66,10 @@ class ExecutorSettings(_Section):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     target: str | None = None
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # Any key may be here, one of an `env_vars` mapping with a token among them.
+        yield from masked({"target": self.target} | self.options).items()
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""Calls in threads of this process: no copy to another process, but nothing can stop a stage that does not want to."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from flowtilla.logs import LogLine
+from flowtilla_executors import capture, recorder
+from flowtilla_executors.base import LogSink
+from flowtilla_executors.invoke import invoke
+from flowtilla_executors.local.failures import Ended, timed_out
+from flowtilla_executors.local.handle import Handle
+from flowtilla_executors.local.memory import ThreadMemory, lend
+from flowtilla_executors.values import snapshot
+
+
+class Threads:
+    """As many daemon threads as calls ran at once.
+
+    A call that times out or is cancelled has its outcome at once; its thread runs on, and keeps its room, until the
+    stage returns. `context().cancelled` tells the stage.
+
+    Args:
+        env_vars: set in this process while the executor runs.
+        ended: told of every call whose thread is free again, from that thread.
+    """
+
+    def __init__(self, env_vars: dict[str, str], ended: Ended) -> None:
+        self._env_vars = env_vars
+        self._ended = ended
+
+    def start(self, log_sink: LogSink) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log_sink = log_sink
+        self._queue: SimpleQueue[Handle | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._busy = 0
+        self._environment = {name: os.environ.get(name) for name in self._env_vars}
+        os.environ.update(self._env_vars)
+        capture.install()
+        lend(ThreadMemory())
+
+    def run(self, handle: Handle) -> None:
+        with self._lock:
+            self._busy += 1
+            grow = self._busy > self._threads
+            self._threads += grow
+        self._queue.put(handle)
+        if grow:
+            threading.Thread(target=self._work, name="flowtilla-stage", daemon=True).start()
+
+    def stop(self, handle: Handle) -> None:
+        """Cannot; the settled handle is what `context().cancelled` sees."""
+
+    def flush_logs(self) -> None:
+        """Hands on the lines that calls still running have written."""
+        recorder.flush()
+
+    def collect_logs(self) -> None:
+        """Nothing to do: what a call that ended has not handed on is in its outcome."""
+
+    async def close(self) -> None:
+        lend(None)
+        capture.uninstall()
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for _ in range(self._threads):
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        while self._run_next():
+            pass
+
+    # A function of its own, so that an idle thread holds no reference to the last call and its value.
+    def _run_next(self) -> bool:
+        handle = self._queue.get()
+        if handle is None:
+            return False
+        kept = outcome = None
+        if not handle.settled:
+            handle.started = time.time()
+            if handle.call.timeout is not None:
+                self._loop.call_soon_threadsafe(self._loop.call_later, handle.call.timeout, self._overdue, handle)
+            parents = [parent.load for parent in handle.parents]
+            kept, outcome = invoke(handle.call, parents, snapshot, self._sink_of(handle), lambda: handle.settled)
+        with self._lock:
+            self._busy -= 1
+        self._ended(handle, kept, outcome)
+        return True
+
+    def _sink_of(self, handle: Handle) -> Callable[[Sequence[LogLine]], None]:
+        def emit(lines: Sequence[LogLine]) -> None:
+            if not handle.settled:
+                self._log_sink(lines)
+
+        return emit
+
+    def _overdue(self, handle: Handle) -> None:
+        if not handle.settled:
+            recorder.flush()
+            handle.settle(None, timed_out(handle))

@@ -1,0 +1,239 @@
+"""One attempt of one run: what was claimed, and every write under its token."""
+
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from rq.results import Result
+from rq.utils import utcformat
+
+from flowtilla import keys
+from flowtilla.errors import LeaseLost
+from flowtilla.logs import LogLine
+from flowtilla.record import ErrorRecord, StageRecord, error_to_dict
+from flowtilla.states import RunState
+from flowtilla_worker.scripts import COMMIT, RELEASE
+from flowtilla_worker.writer import Writer
+
+#: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
+LOG_LINES = 10_000
+
+#: How many hash fields one commit writes: Lua cannot unpack many more.
+_FIELDS = 2_000
+
+#: How a run ends, in RQ's words: job status, registry, result type, the worker's counter.
+_ENDS = {
+    RunState.FINISHED: ("finished", "finished", Result.Type.SUCCESSFUL, "successful_job_count"),
+    RunState.FAILED: ("failed", "failed", Result.Type.FAILED, "failed_job_count"),
+    RunState.QUARANTINED: ("failed", "failed", Result.Type.FAILED, "failed_job_count"),
+    RunState.CANCELLED: ("canceled", "canceled", Result.Type.STOPPED, "failed_job_count"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A run as the claim script hands it over.
+
+    Args:
+        run_id: the run, which is the RQ job.
+        token: names this attempt; whoever holds another may write nothing.
+        attempt: its number, from 1.
+        job: the job's fields.
+        stages, values: what earlier attempts recorded and committed, by stage.
+    """
+
+    run_id: str
+    token: str
+    attempt: int
+    job: Mapping[str, bytes]
+    stages: Mapping[str, bytes]
+    values: Mapping[str, bytes]
+
+    @classmethod
+    def parse(cls, reply: Sequence[Any]) -> "Claim":
+        """Returns the claim in one entry of the script's reply."""
+        run_id, token, attempt, job = reply[:4]
+        stages, values = reply[4:6] if len(reply) > 4 else ((), ())
+        return cls(run_id.decode(), token.decode(), int(attempt), _pairs(job), _pairs(stages), _pairs(values))
+
+    @property
+    def queue(self) -> str:
+        """The queue it came from."""
+        return self.job["origin"].decode()
+
+    @property
+    def namespace(self) -> str:
+        """Where its artifacts live; empty when the job is none of ours."""
+        return self.job.get("namespace", b"").decode(errors="replace")
+
+
+class Attempt:
+    """Every write of one attempt, refused by Redis once the attempt has lost its lease.
+
+    Args:
+        claim: what was claimed.
+        writer: where writes go.
+        worker: the worker's name.
+    """
+
+    def __init__(self, claim: Claim, writer: Writer, worker: str) -> None:
+        self.claim = claim
+        self._writer = writer
+        self._worker = worker
+
+    async def write(
+        self,
+        *,
+        stages: Iterable[StageRecord] = (),
+        values: Mapping[str, str] | None = None,
+        job: Mapping[str, str] | None = None,
+        lines: Sequence[LogLine] = (),
+    ) -> bool:
+        """Writes stage records, committed values, fields of the job and log lines.
+
+        Returns:
+            Whether somebody asked for the run to be cancelled.
+
+        Raises:
+            LeaseLost: the run is another attempt's now; nothing was written.
+        """
+        records = {record.name: record.to_json() for record in stages}
+        answer = b"ok"
+        for part in _parts(records, values or {}, job or {}, lines):
+            answer = await self._commit(part)
+        return answer == b"cancel"
+
+    async def end(
+        self,
+        state: RunState,
+        *,
+        keep: float,
+        result: Any = None,
+        error: ErrorRecord | None = None,
+        stages: Iterable[StageRecord] = (),
+        job: Mapping[str, str] | None = None,
+        lines: Sequence[LogLine] = (),
+        started: float,
+    ) -> None:
+        """Ends the run: RQ's status, result and registries, and ours, in one step with what is left to write.
+
+        Args:
+            state: how it ended.
+            keep: seconds to keep it.
+            result: its result, plain data; None when it has none.
+            error: why it failed.
+            stages, job, lines: as for `write`.
+            started: when this attempt began, in seconds since the epoch.
+
+        Raises:
+            LeaseLost: the run is another attempt's now; nothing was written.
+        """
+        status, registry, kind, counter = _ENDS[state]
+        now = datetime.now(UTC)
+        fields = dict(job or {}) | {"status": status, "ended_at": utcformat(now)}
+        outcome: dict[str, str] = {"type": str(kind.value), "worker_name": self._worker}
+        if error is not None:
+            fields["failure"] = json.dumps(error_to_dict(error))
+            outcome["exc_string"] = b64encode(zlib.compress(_described(error).encode())).decode()
+        if state is RunState.QUARANTINED:
+            fields["quarantined"] = "1"
+        if result is not None:
+            outcome["return_value"] = b64encode(json.dumps(result, allow_nan=False).encode()).decode()
+        outcome["execution_id"] = self.claim.token
+        outcome["execution_started_at"] = repr(started)
+        outcome["execution_ended_at"] = repr(now.timestamp())
+        *first, last = _parts({one.name: one.to_json() for one in stages}, {}, fields, lines)
+        for part in first:
+            await self._commit(part)
+        seconds = max(1, round(keep))
+        forget = "1" if state is RunState.FINISHED else "0"
+        member = f"{self.claim.namespace}/{self.claim.run_id}"
+        over = round(now.timestamp()) + seconds
+        await self._commit(
+            [*last, seconds, over, member, forget, counter, now.timestamp() - started, *_counted(_flat(outcome))],
+            registry,
+        )
+
+    async def release(self) -> bool:
+        """Hands the run back to the front of its queue; returns whether it was still this attempt's."""
+        run_id, queue = self.claim.run_id, self.claim.queue
+        released = await self._writer.call(
+            RELEASE,
+            (keys.job(run_id), keys.LEASES, keys.registry("wip", queue), keys.queue(queue), keys.QUEUES),
+            (self.claim.token, run_id, keys.wake(queue)),
+        )
+        return bool(released)
+
+    async def _commit(self, part: Sequence[Any], registry: str = "finished") -> bytes:
+        run_id, queue = self.claim.run_id, self.claim.queue
+        answer: bytes = await self._writer.call(
+            COMMIT,
+            (
+                keys.job(run_id),
+                keys.stages(run_id),
+                keys.values(run_id),
+                keys.log(run_id),
+                keys.LEASES,
+                keys.registry("wip", queue),
+                keys.registry(registry, queue),
+                keys.results(run_id),
+                keys.ENDED,
+                keys.worker(self._worker),
+            ),
+            (self.claim.token, run_id, LOG_LINES, *part),
+        )
+        if answer == b"lost":
+            raise LeaseLost(
+                f"run {run_id}: attempt {self.claim.attempt} has lost its lease, so it may write nothing more; "
+                "another attempt goes on with the run"
+            )
+        return answer
+
+
+def _parts(
+    stages: Mapping[str, str], values: Mapping[str, str], job: Mapping[str, str], lines: Sequence[LogLine]
+) -> list[list[Any]]:
+    """Returns the lists that the commit script takes, in as many portions as Lua needs; the job comes with the last."""
+    portions = max(1, -(-max(len(stages), len(values), len(lines)) // _FIELDS))
+    by_stage, by_value, by_line = iter(stages.items()), iter(values.items()), iter(lines)
+    parts = []
+    for number in range(portions):
+        fields = _flat(job) if number == portions - 1 else []
+        parts.append(
+            [
+                *_counted(_flat(dict(islice(by_stage, _FIELDS)))),
+                *_counted(_flat(dict(islice(by_value, _FIELDS)))),
+                *_counted(fields),
+                *_counted([line.to_json() for line in islice(by_line, _FIELDS)]),
+            ]
+        )
+    return parts
+
+
+def _counted(entries: list[Any]) -> list[Any]:
+    return [len(entries), *entries]
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _pairs(reply: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(errors="replace"): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
+
+
+def for_dashboards(text: str) -> str:
+    """Returns text that a page may show as it is: rq-dashboard escapes it on one page and not on another."""
+    return text.replace("<", "‹").replace(">", "›")
+
+
+def _described(error: ErrorRecord) -> str:
+    where = "" if error.stage is None else f"stage {error.stage}"
+    where += "" if error.item is None else f", item {error.item}"
+    said = error.traceback or f"{error.error}: {error.message}"
+    return for_dashboards(f"{where}\n{said}" if where else said)

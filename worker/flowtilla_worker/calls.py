@@ -1,0 +1,160 @@
+"""Calls of stage functions on the executor: how they are made, awaited, and tried again."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowtilla.context import Context
+from flowtilla.errors import FlowtillaError
+from flowtilla.logs import LogLine
+from flowtilla.message import Message
+from flowtilla.settings import StorageSettings
+from flowtilla.workflow import Retries
+from flowtilla_executors import Call, Executor, Failure, Items, Literal, Outcome
+from flowtilla_worker.attempt import Claim
+from flowtilla_worker.plan import PlannedStage
+from flowtilla_worker.value import Parents, Value
+
+#: Seconds that an executor may take to stop a call.
+_CANCEL_WITHIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A call that has ended: its handle, which holds the value, and its outcome."""
+
+    handle: Any
+    outcome: Outcome
+    tries: int = 1
+
+
+class Caller:
+    """Makes the calls of one attempt.
+
+    Args:
+        executor: runs them.
+        claim: the attempt.
+        message: the run's input and config.
+        storage: where stages store artifacts.
+        log: takes the lines that came with an outcome.
+        abandon: takes what a try stored that is followed by another.
+    """
+
+    def __init__(
+        self,
+        executor: Executor[Any],
+        claim: Claim,
+        message: Message,
+        storage: StorageSettings,
+        log: Callable[[Sequence[LogLine]], None],
+        abandon: Callable[[Sequence[dict[str, Any]]], Awaitable[None]],
+    ) -> None:
+        self._executor = executor
+        self._message = message
+        self._log = log
+        self._abandon = abandon
+        self._context = Context(
+            run_id=claim.run_id,
+            namespace=message.namespace,
+            workflow=message.workflow.name,
+            stage="",
+            attempt=claim.attempt,
+            executor=executor.kind,
+            _input=message.input,
+            _config=message.config,
+            _storage=storage,
+        )
+
+    def stage_call(self, planned: PlannedStage, values: Sequence[Value], parents: Parents) -> Call:
+        """Returns the call of a stage, but for the items of a mapped one.
+
+        Args:
+            planned: the stage.
+            values: the values of its parents, in `depends_on` order.
+            parents: collects the handles that the call depends on.
+        """
+        given = self._message.input if not planned.stage.depends_on else {}
+        args = [parents.argument(values[position]) for position in planned.binding.parents]
+        args += [Literal(value) for value in planned.binding.positional_inputs(given)]
+        resources = planned.resources
+        return Call(
+            target=planned.portable,
+            context=replace(self._context, stage=planned.name, timeout=planned.options.timeout),
+            args=tuple(args),
+            kwargs=planned.binding.keyword_inputs(given),
+            timeout=planned.options.timeout,
+            cpus=resources.cpus,
+            gpus=resources.gpus,
+            memory=resources.memory,
+            resources=resources.logical,
+        )
+
+    def internal_call(self, function: Callable[..., Any], stage: str, *args: Any) -> Call:
+        """Returns a call of one of our own functions, for what must not pass through the worker."""
+        context = replace(self._context, stage=stage)
+        return Call(f"{function.__module__}.{function.__qualname__}", context, args=args, cpus=0)
+
+    async def run(self, call: Call, parents: Sequence[Any], retries: Retries | None = None) -> Ended:
+        """Makes a call, again while its retries last, and returns how the last try ended.
+
+        Cancelling the task that awaits this stops the call in the cluster.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            ended = await self._once(call, parents, tries)
+            failure = ended.outcome.failure or _first_item_failure(ended.outcome)
+            if failure is None or retries is None or not _worth_retrying(retries, failure, tries):
+                return ended
+            await self._abandon(ended.outcome.artifacts)
+            await asyncio.sleep(_delay(retries, tries))
+
+    async def fetch(self, handle: Any) -> Any:
+        """Returns the value behind a handle."""
+        return await self._executor.fetch(handle)
+
+    @property
+    def cpus(self) -> float:
+        """How many calls of one cpu the executor runs at once."""
+        return self._executor.info().cpus
+
+    async def _once(self, call: Call, parents: Sequence[Any], tries: int) -> Ended:
+        try:
+            handle = self._executor.submit(call, parents)
+        except FlowtillaError as error:
+            # Resources that no node has, an executor that closed: what the call would have said, had it begun.
+            return Ended(None, _never_ran(Failure.of(error)), tries)
+        try:
+            outcome = await self._executor.outcome(handle)
+            self._log(outcome.logs)
+            return Ended(handle, outcome, tries)
+        except asyncio.CancelledError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
+            raise
+
+
+def with_items(call: Call, items: Items) -> Call:
+    """Returns the call as a mapped one."""
+    return replace(call, items=items)
+
+
+def _first_item_failure(outcome: Outcome) -> Failure | None:
+    return outcome.item_failures[0][1] if outcome.item_failures else None
+
+
+def _worth_retrying(retries: Retries, failure: Failure, tries: int) -> bool:
+    return tries <= retries.count and (not retries.on or not set(retries.on).isdisjoint(failure.bases))
+
+
+def _delay(retries: Retries, tries: int) -> float:
+    """Returns the seconds before the next try: exponential, within bounds, spread so that many do not come at once."""
+    delay = min(retries.delay * retries.backoff ** (tries - 1), retries.max_delay)
+    return delay * random.uniform(1 - retries.jitter, 1 + retries.jitter)
+
+
+def _never_ran(failure: Failure) -> Outcome:
+    return Outcome(started=0.0, ended=0.0, host="", pid=0, failure=failure)

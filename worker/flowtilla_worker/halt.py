@@ -1,0 +1,14 @@
+"""Why a run is stopped before its end."""
+
+from enum import Enum
+
+
+class Halt(Enum):
+    """Why a run is stopped before its end."""
+
+    #: Somebody cancelled it: it ends as cancelled.
+    CANCELLED = "cancelled"
+    #: The worker stops: the run goes back to the front of its queue.
+    HANDED_BACK = "handed back"
+    #: Another attempt owns it: nothing more is written.
+    LOST = "lost"

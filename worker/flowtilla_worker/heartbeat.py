@@ -1,0 +1,100 @@
+"""Renews a worker's leases, on a thread and a connection of its own: a busy event loop cannot delay it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.exceptions import NoScriptError, RedisError
+from rq.utils import utcformat
+from rq.worker import WorkerStatus
+
+from flowtilla import keys
+from flowtilla.settings import WorkerSettings
+from flowtilla_worker.scripts import RENEW
+
+_log = logging.getLogger("flowtilla.worker")
+
+#: How many leases the worker's record in RQ outlives its last beat.
+_RECORD_LEASES = 6
+
+
+class Heartbeat:
+    """Renews leases until it is stopped.
+
+    Args:
+        redis: a blocking connection that only the heartbeat uses.
+        worker: the worker's name.
+        settings: how often, and how long a lease is.
+        held: returns run id and token of each run in hand; called from the heartbeat's thread.
+        heard: takes the ids of runs that are lost and of those to cancel; called from the heartbeat's thread.
+        forgotten: called when RQ's record of the worker is gone, to write it again.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        worker: str,
+        settings: WorkerSettings,
+        held: Callable[[], Sequence[tuple[str, str]]],
+        heard: Callable[[list[str], list[str]], None],
+        forgotten: Callable[[], None],
+    ) -> None:
+        self._redis = redis
+        self._worker = worker
+        self._settings = settings
+        self._held = held
+        self._heard = heard
+        self._forgotten = forgotten
+        self._stopped = False
+        self._now = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flowtilla-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begins to beat."""
+        self._thread.start()
+
+    def beat_now(self) -> None:
+        """Beats without waiting for the interval: the worker's state changed."""
+        self._now.set()
+
+    def stop(self) -> None:
+        """Stops beating and waits for a beat that is under way."""
+        self._stopped = True
+        self._now.set()
+        self._thread.join(timeout=self._settings.lease)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            begun = time.monotonic()
+            try:
+                self._beat()
+            except (RedisError, OSError) as error:
+                _log.warning("the heartbeat did not reach Redis: %s: %s", type(error).__name__, error)
+                # Soon again: each second counts against the lease.
+                self._now.wait(min(1.0, self._settings.heartbeat))
+            else:
+                self._now.wait(max(0.0, self._settings.heartbeat - (time.monotonic() - begun)))
+            self._now.clear()
+
+    def _beat(self) -> None:
+        held = self._held()
+        args = (
+            round(self._settings.lease * 1000),
+            max(1, round(self._settings.lease * _RECORD_LEASES)),
+            utcformat(datetime.now(UTC)),
+            WorkerStatus.BUSY.value if held else WorkerStatus.IDLE.value,
+            keys.job(""),
+            *(part for pair in held for part in pair),
+        )
+        names = (keys.LEASES, keys.worker(self._worker))
+        try:
+            known, lost, cancelled = self._redis.evalsha(RENEW.sha, len(names), *names, *args)
+        except NoScriptError:
+            known, lost, cancelled = self._redis.eval(RENEW.text, len(names), *names, *args)
+        if not known and not self._stopped:
+            self._forgotten()
+        if lost or cancelled:
+            self._heard([one.decode() for one in lost], [one.decode() for one in cancelled])

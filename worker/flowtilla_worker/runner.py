@@ -1,0 +1,238 @@
+"""Takes one claimed run from its claim to its end."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from flowtilla import keys
+from flowtilla.errors import FlowtillaError, LeaseLost, RunQuarantined, StageTimeout
+from flowtilla.logs import LogLine
+from flowtilla.message import Message, decode
+from flowtilla.record import ErrorRecord, StageRecord
+from flowtilla.settings import Settings
+from flowtilla.states import RunState, StageState
+from flowtilla.storage import ArtifactStore
+from flowtilla.storage.logs import store_log
+from flowtilla_executors import Executor, Failure
+from flowtilla_worker.attempt import Attempt, Claim
+from flowtilla_worker.calls import Caller
+from flowtilla_worker.catalog import Catalog
+from flowtilla_worker.engine import Engine, error_record
+from flowtilla_worker.halt import Halt
+from flowtilla_worker.journal import Journal
+from flowtilla_worker.keeper import INLINE, Keeper, NotKept, inline_json
+from flowtilla_worker.plan import Plan
+from flowtilla_worker.restore import done_before
+
+_log = logging.getLogger("flowtilla.worker")
+
+#: A run that took its worker down this often is set aside.
+MAX_LOSSES = 3
+
+
+class Runner:
+    """Drives one attempt of one run.
+
+    Args:
+        claim: what was claimed.
+        attempt: its writes.
+        executor: runs its stages.
+        catalog: which functions may run.
+        settings: limits, storage, retention.
+        redis: an asyncio connection, for the log lines that earlier attempts left.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        attempt: Attempt,
+        executor: Executor[Any],
+        catalog: Catalog,
+        settings: Settings,
+        redis: Any,
+    ) -> None:
+        self.claim = claim
+        self._attempt = attempt
+        self._executor = executor
+        self._catalog = catalog
+        self._settings = settings
+        # The storage as other processes should be given it: with an absolute path.
+        self._storage = ArtifactStore(settings.storage).settings
+        self._started = time.time()
+        self._keep = settings.retention
+        self._ending = False
+        self._halted: asyncio.Future[Halt] = asyncio.get_running_loop().create_future()
+        records = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
+        self._journal = Journal(attempt, records, int(claim.job.get("stages", 0)), self.halt)
+        self._redis = redis
+
+    def halt(self, why: Halt) -> None:
+        """Stops the run soon; the first reason counts, and once the run is being ended none does."""
+        if not self._ending and not self._halted.done():
+            self._halted.set_result(why)
+
+    def log(self, lines: Sequence[LogLine]) -> None:
+        """Takes lines that its stages wrote."""
+        self._journal.log(lines)
+
+    async def run(self) -> RunState | Halt:
+        """Drives the attempt to its end, and returns how it ended."""
+        if "cancel" in self.claim.job:
+            self.halt(Halt.CANCELLED)
+        work = asyncio.create_task(self._work())
+        self._halted.add_done_callback(lambda _: work.cancel())
+        try:
+            await asyncio.wait({work})
+            # Stages that ran were stopped in the cluster before this.
+            if work.cancelled():
+                return await self._stop(self._halted.result())
+            return work.result()
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            return Halt.LOST
+        finally:
+            await self._journal.close()
+
+    async def _work(self) -> RunState:
+        if self.claim.attempt > 1:
+            entries = await self._redis.xrange(keys.log(self.claim.run_id))
+            self._journal.begin_with([fields[b"line"].decode() for _, fields in entries])
+        # First of all: even reading the run's message or importing its targets may be what kills workers.
+        if (losses := int(self.claim.job.get("losses", 0))) >= MAX_LOSSES:
+            return await self._end(RunState.QUARANTINED, error=self._poison(losses))
+        try:
+            message, plan = self._prepare()
+        except FlowtillaError as error:
+            return await self._end(RunState.FAILED, error=_outside(Failure.of(error)))
+        keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
+        caller = Caller(self._executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
+        try:
+            engine = await self._engine(message, plan, caller, keeper)
+        except NotKept as error:
+            return await self._end(RunState.FAILED, error=_outside(error.failure))
+        try:
+            async with asyncio.timeout(message.timeout) as limit:
+                await engine.run()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return await self._end(RunState.FAILED, error=_outside(Failure.of(_too_long(message))))
+        if engine.error is not None:
+            return await self._end(RunState.FAILED, error=engine.error)
+        return await self._finish(plan, engine, caller, keeper)
+
+    def _prepare(self) -> tuple[Message, Plan]:
+        message = decode(self.claim.job.get("data", b""), self._settings.max_message)
+        self._keep = message.retention
+        plan = Plan.of(message.workflow, self._catalog)
+        plan.check_input(message.input)
+        return message, plan
+
+    async def _engine(self, message: Message, plan: Plan, caller: Caller, keeper: Keeper) -> Engine:
+        """Returns the engine, with what earlier attempts committed."""
+        records = self._journal.records
+        done = done_before(plan, records, self.claim.values.keys())
+        restored = {}
+        for name in done:
+            await keeper.publish(records[name].artifacts)
+            if name in self.claim.values:
+                restored[name] = await keeper.restore(caller, name, self.claim.values[name])
+        for name in [name for name in records if name not in done]:
+            del records[name]
+        return Engine(plan, message.input, caller, self._journal, keeper, restored, self.claim.attempt, done)
+
+    async def _finish(self, plan: Plan, engine: Engine, caller: Caller, keeper: Keeper) -> RunState:
+        values = {name: engine.values[name] for name in plan.finals}
+        texts = {name: text for name, value in values.items() if (text := inline_json(value)) is not None}
+        only = plan.finals[0] if len(plan.finals) == 1 else None
+        if len(texts) == len(values) and sum(map(len, texts.values())) <= INLINE:
+            result = {name: value.inline for name, value in values.items()}
+            return await self._end(RunState.FINISHED, result=result[only] if only else result)
+        try:
+            references: dict[str, Any] = dict(keeper.references)
+            for name in texts:
+                # Each is small, all together are not.
+                references[name] = await keeper.refer(caller, plan.stages[name], values[name])
+        except NotKept as error:
+            return await self._end(RunState.FAILED, error=_outside(error.failure))
+        reference = references[only] if only else {"stages": references}
+        shown = {key: value for key, value in reference.items() if key != "record"}
+        return await self._end(RunState.FINISHED, result=shown, job={"result_reference": json.dumps(reference)})
+
+    async def _end(
+        self,
+        state: RunState,
+        *,
+        result: Any = None,
+        error: ErrorRecord | None = None,
+        job: dict[str, str] | None = None,
+    ) -> RunState:
+        for record in list(self._journal.records.values()):
+            if not record.state.ended:
+                self._journal.note(replace(record, state=StageState.CANCELLED, ended=time.time()))
+        fields = dict(job or {}) | await self._store_log()
+        # From here Redis decides: the attempt ends the run, or has lost it.
+        self._ending = True
+        records, lines, meta = self._journal.take()
+        await self._attempt.end(
+            state,
+            keep=self._keep,
+            result=result,
+            error=error,
+            stages=records,
+            job=meta | fields,
+            lines=lines,
+            started=self._started,
+        )
+        return state
+
+    async def _store_log(self) -> dict[str, str]:
+        """Stores the whole log and returns the field that refers to it. A log that cannot be stored fails no run."""
+        text = self._journal.whole_log()
+        if text is None:
+            return {}
+        try:
+            reference = await asyncio.to_thread(store_log, self._storage, self.claim.namespace, self.claim.run_id, text)
+        except FlowtillaError as error:
+            _log.error("run %s: its log could not be stored: %s", self.claim.run_id, error)
+            return {}
+        return {"log_reference": json.dumps(reference)}
+
+    async def _stop(self, why: Halt) -> RunState | Halt:
+        """Ends a run whose work was stopped."""
+        if why is Halt.LOST:
+            return why
+        if why is Halt.HANDED_BACK:
+            await self._attempt.write(**self._left())
+            await self._attempt.release()
+            return why
+        return await self._end(RunState.CANCELLED)
+
+    def _left(self) -> dict[str, Any]:
+        records, lines, job = self._journal.take()
+        return {"stages": records, "lines": lines, "job": job}
+
+    def _poison(self, losses: int) -> ErrorRecord:
+        running = [name for name, record in self._journal.records.items() if record.state is StageState.RUNNING]
+        where = f" while {', '.join(running)} ran" if running else ""
+        message = (
+            f"the run took its worker down {losses} times{where}, so it was set aside: "
+            f"look at its log, then `flowtilla retry {self.claim.run_id}`"
+        )
+        return _outside(Failure.of(RunQuarantined(message, run_id=self.claim.run_id)))
+
+
+def _outside(failure: Failure) -> ErrorRecord:
+    """Returns the error of a run that failed in no stage of its own."""
+    return replace(error_record(failure, ""), stage=None)
+
+
+def _too_long(message: Message) -> StageTimeout:
+    return StageTimeout(
+        f"the run took longer than its timeout of {message.timeout:g} s: "
+        "submit it with a larger timeout, or make its stages faster"
+    )

@@ -1,0 +1,122 @@
+"""The runs a worker has in hand."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from flowtilla.logs import LogLine
+from flowtilla_worker.attempt import Claim
+from flowtilla_worker.halt import Halt
+from flowtilla_worker.runner import Runner
+
+_log = logging.getLogger("flowtilla.worker")
+
+#: Seconds that handing back what has not finished within the grace may take.
+_HAND_BACK = 10.0
+
+
+class Slots:
+    """Drives many runs at once on one event loop.
+
+    Args:
+        size: how many at most.
+        make_runner: returns what drives a claimed run.
+        changed: called when a run has begun, and when one has ended.
+    """
+
+    def __init__(self, size: int, make_runner: Callable[[Claim], Runner], changed: Callable[[], None]) -> None:
+        self._size = size
+        self._make_runner = make_runner
+        self._changed = changed
+        self._runners: dict[str, Runner] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    @property
+    def free(self) -> int:
+        """How many more runs can be taken."""
+        return self._size - len(self._runners)
+
+    def begin(self, claim: Claim) -> None:
+        """Takes a claimed run in hand."""
+        runner = self._make_runner(claim)
+        self._runners[claim.run_id] = runner
+        task = asyncio.create_task(self._drive(runner))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._changed()
+
+    def held(self) -> list[tuple[str, str]]:
+        """Returns run id and token of each run in hand; safe from any thread."""
+        return [(runner.claim.run_id, runner.claim.token) for runner in list(self._runners.values())]
+
+    def halt(self, run_ids: Iterable[str], why: Halt) -> None:
+        """Stops runs soon; those not in hand are passed over."""
+        for run_id in run_ids:
+            if (runner := self._runners.get(run_id)) is not None:
+                runner.halt(why)
+
+    def hand_back(self) -> None:
+        """Hands all runs back to the front of their queues."""
+        self.halt(list(self._runners), Halt.HANDED_BACK)
+
+    async def drain(self, grace: float, hurry: asyncio.Event) -> bool:
+        """Lets runs finish, and hands back what is left.
+
+        Args:
+            grace: seconds they may take.
+            hurry: ends the grace when it is set.
+
+        Returns:
+            Whether no run is left in hand.
+        """
+        finished = asyncio.create_task(self._all_ended())
+        hurried = asyncio.create_task(hurry.wait())
+        await asyncio.wait({finished, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not finished.done():
+            _log.info("handing back %d runs", len(self))
+            self.hand_back()
+            await asyncio.wait({finished}, timeout=_HAND_BACK)
+        finished.cancel()
+        return not self._runners
+
+    def log_sink(self, lines: Sequence[LogLine]) -> None:
+        """Takes lines from the executor, in whatever thread it has them."""
+        if threading.get_ident() == self._thread:
+            self._log(lines)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._log, lines)
+
+    def _log(self, lines: Sequence[LogLine]) -> None:
+        by_run: dict[str, list[LogLine]] = {}
+        for line in lines:
+            by_run.setdefault(line.run_id, []).append(line)
+        for run_id, own in by_run.items():
+            if (runner := self._runners.get(run_id)) is not None:
+                runner.log(own)
+
+    async def _all_ended(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _drive(self, runner: Runner) -> None:
+        claim, begun = runner.claim, time.monotonic()
+        try:
+            how = await runner.run()
+        except Exception:
+            # A fault of ours. Its lease runs out and the run is tried again, as often as one that kills its worker.
+            _log.exception("run %s: attempt %d broke", claim.run_id, claim.attempt)
+        else:
+            took = time.monotonic() - begun
+            _log.info("run %s: attempt %d %s in %.3f s", claim.run_id, claim.attempt, how.value, took)
+        finally:
+            if self._runners.get(claim.run_id) is runner:
+                del self._runners[claim.run_id]
+            self._changed()

@@ -1,0 +1,230 @@
+"""The worker: claims runs, holds many at once on one event loop, and writes back what became of them."""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+from rq.utils import as_text, utcparse
+from rq.worker import BaseWorker
+
+from flowtilla.errors import WorkerNameTaken
+from flowtilla.settings import Settings
+from flowtilla_executors import Executor
+from flowtilla_worker.attempt import Attempt, Claim
+from flowtilla_worker.catalog import Catalog
+from flowtilla_worker.claims import Claims
+from flowtilla_worker.connections import Connections
+from flowtilla_worker.halt import Halt
+from flowtilla_worker.heartbeat import Heartbeat
+from flowtilla_worker.housekeeping import Housekeeping
+from flowtilla_worker.runner import Runner
+from flowtilla_worker.slots import Slots
+from flowtilla_worker.writer import Writer
+
+_log = logging.getLogger("flowtilla.worker")
+
+#: Seconds an idle worker waits before it looks again, in case it was not told: RQ's own requeue tells nobody.
+_POLL = 1.0
+
+#: How many runs one claim takes at most.
+_CLAIM_AT_ONCE = 64
+
+#: Seconds that closing the executor may take.
+_CLOSE = 10.0
+
+
+class Worker(BaseWorker):
+    """Claims runs from its queues and drives them on an executor. RQ's tools see it as any worker of RQ.
+
+    Args:
+        settings: queues, concurrency, lease, grace and the rest.
+        executor: runs stages; started and closed by the worker.
+        catalog: which functions may run.
+        connections: the Redis.
+        name: its name in the fleet; made from host and process when None.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor: Executor[Any],
+        catalog: Catalog,
+        connections: Connections,
+        name: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self._own = settings.services.worker
+        super().__init__(
+            list(self._own.queues),
+            name=name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(2)}",
+            connection=connections.blocking(),
+            serializer=JSONSerializer,
+            # What that would do needs CLIENT SETNAME; host and process are all that anybody reads.
+            prepare_for_work=False,
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+        self._executor = executor
+        self._catalog = catalog
+        self._connections = connections
+        self._asked_to_stop = 0
+
+    def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
+        """Works until it is told to stop.
+
+        The first SIGTERM or SIGINT stops claiming and lets runs finish within the grace; what is left then is handed
+        back to the front of its queue. The second hands back at once.
+
+        Args:
+            burst: stop when the queues are empty.
+
+        Returns:
+            Whether every run it claimed was ended or handed back.
+
+        Raises:
+            WorkerNameTaken: a live worker has the name.
+            ExecutorError: the executor cannot be started.
+        """
+        return asyncio.run(self.serve(burst))
+
+    async def serve(self, burst: bool = False) -> bool:
+        """Does what `work` does, on an event loop that runs already."""
+        self._take_name()
+        try:
+            return await self._serve(burst)
+        finally:
+            with suppress(RedisError):
+                self.register_death()  # type: ignore[no-untyped-call]
+
+    def stop(self) -> None:
+        """Asks the worker to stop; asked again, it stops at once."""
+        self._asked_to_stop += 1
+        _log.info("asked to stop: %s", "finishing" if self._asked_to_stop == 1 else "handing back what is left at once")
+        self._changed.set()
+        if self._asked_to_stop > 1:
+            self._hurry.set()
+
+    def handle_payload(self, message: Any) -> None:
+        """Obeys a command that RQ's tools, or a client's `cancel`, sent to this worker."""
+        try:
+            command = json.loads(message["data"])
+            name, run_id = command["command"], str(command.get("job_id"))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            _log.warning("a command that cannot be read was ignored: %.200r", message["data"])
+            return
+        if name in ("stop-job", "stop-execution"):
+            self._slots.halt([run_id], Halt.CANCELLED)
+        elif name == "shutdown":
+            self.stop()
+
+    async def _serve(self, burst: bool) -> bool:
+        self._loop = asyncio.get_running_loop()
+        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._redis = self._connections.asyncio(patience=self._own.lease)
+        self._writer = Writer(self._redis)
+        self._slots = Slots(self._own.concurrency, self._runner, self._slots_changed)
+        self._claims = Claims(self._writer, self.name, self.queue_names(), self._own.lease)
+        self._heartbeat = Heartbeat(
+            self._connections.blocking(patience=self._own.lease / 2),
+            self.name,
+            self._own,
+            self._slots.held,
+            self._heard,
+            self.register_birth,
+        )
+        for one in (signal.SIGTERM, signal.SIGINT):
+            # Only the main thread can take signals; elsewhere, `stop` is called.
+            with suppress(ValueError, RuntimeError):
+                self._loop.add_signal_handler(one, self.stop)
+        self._heartbeat.start()
+        listening = self._connections.asyncio()
+        background = [
+            asyncio.create_task(self._claims.listen(listening, self._changed.set, self.handle_payload)),
+            asyncio.create_task(self._keep_house()),
+        ]
+        _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
+        try:
+            await self._executor.start(self._slots.log_sink)
+            await self._claim_until_stopped(burst)
+            return await self._slots.drain(self._own.grace, self._hurry)
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._executor.close(), _CLOSE)
+            await asyncio.to_thread(self._heartbeat.stop)
+            await self._writer.close()
+            await listening.aclose()
+            await self._redis.aclose()
+
+    async def _claim_until_stopped(self, burst: bool) -> None:
+        """Claims runs until the worker is asked to stop."""
+        while not self._asked_to_stop:
+            self._changed.clear()
+            room = min(self._slots.free, _CLAIM_AT_ONCE)
+            claims = await self._claims.take(room) if room else []
+            for claim in claims or ():
+                self._slots.begin(claim)
+            if burst and claims == [] and not self._slots:
+                return
+            if len(claims or ()) == room > 0:
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _POLL)
+
+    def _runner(self, claim: Claim) -> Runner:
+        attempt = Attempt(claim, self._writer, self.name)
+        return Runner(claim, attempt, self._executor, self._catalog, self.settings, self._redis)
+
+    def _slots_changed(self) -> None:
+        # The worker's state in RQ follows when it becomes busy or idle.
+        if len(self._slots) <= 1:
+            self._heartbeat.beat_now()
+        self._changed.set()
+
+    def _heard(self, lost: list[str], cancelled: list[str]) -> None:
+        """Takes what the heartbeat learned, in the heartbeat's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._slots.halt, lost, Halt.LOST)
+            self._loop.call_soon_threadsafe(self._slots.halt, cancelled, Halt.CANCELLED)
+
+    async def _keep_house(self) -> None:
+        house = Housekeeping(self._writer, self._redis, self.queue_names(), self.settings.storage)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(house.run())
+            group.create_task(self._maintain())
+
+    async def _maintain(self) -> None:
+        """Runs RQ's own maintenance of its registries, as RQ's workers do."""
+        while True:
+            try:
+                await asyncio.to_thread(self.run_maintenance_tasks)
+            except RedisError as error:
+                _log.warning("RQ's maintenance failed, it is tried again: %s", error)
+            await asyncio.sleep(self.maintenance_interval)
+
+    def _take_name(self) -> None:
+        """Registers the worker with RQ; a name whose worker has not beaten for a lease is free again.
+
+        Raises:
+            WorkerNameTaken: a live worker has it.
+        """
+        beat, death = self.connection.hmget(self.key, "last_heartbeat", "death")
+        if beat is not None and death is None:
+            silent = (datetime.now(UTC) - utcparse(as_text(beat))).total_seconds()
+            if silent < self._own.lease:
+                raise WorkerNameTaken(
+                    f"a worker named {self.name!r} beat {silent:.0f} s ago: "
+                    "give this one another --name, or none to have one made"
+                )
+            self.connection.delete(self.key)
+        self.register_birth()  # type: ignore[no-untyped-call]
