@@ -30,22 +30,34 @@ _BLOCK = 1.0
 _PAGE = 200
 
 
+#: An entry of the stream of a run's results: its id and its fields.
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
 def fetch(run_id: str) -> Steps[RunRecord]:
     """Reads a run.
 
     Raises:
         RunNotFound: there is no such run.
     """
+    return (yield from _look(run_id))[0]
+
+
+def _look(run_id: str) -> Steps[tuple[RunRecord, Entry | None]]:
+    """Reads a run and its newest result, in one round trip."""
     check_name(run_id, "run id")
-    job, stages = yield from pipeline(
-        lambda redis: redis.hgetall(keys.job(run_id)), lambda redis: redis.hgetall(keys.stages(run_id))
+    # The result is read first: one that comes after the state was read is then still ahead of whoever waits for it.
+    newest, job, stages = yield from pipeline(
+        lambda redis: redis.xrevrange(keys.results(run_id), count=1),
+        lambda redis: redis.hgetall(keys.job(run_id)),
+        lambda redis: redis.hgetall(keys.stages(run_id)),
     )
     record = RunRecord.parse(run_id, job, stages)
     if record is None:
         raise RunNotFound(
             f"there is no run {run_id}: it was never submitted here, or its retention has passed", run_id=run_id
         )
-    return record
+    return record, newest[0] if newest else None
 
 
 def list_runs(namespace: str | None, state: RunState | None, limit: int) -> Steps[list[RunRecord]]:
@@ -84,13 +96,15 @@ def wait(run_id: str, timeout: float | None) -> Steps[RunRecord]:
     Raises:
         RunNotFinished: it has not ended in time.
     """
+    return (yield from _wait(run_id, timeout))[0]
+
+
+def _wait(run_id: str, timeout: float | None) -> Steps[tuple[RunRecord, Entry | None]]:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        # The newest result is read first: one that comes after the state was read is then still ahead of the wait.
-        newest = yield lambda redis: redis.xrevrange(keys.results(run_id), count=1)
-        record = yield from fetch(run_id)
+        record, newest = yield from _look(run_id)
         if record.state.ended:
-            return record
+            return record, newest
         left = _BLOCK if deadline is None else min(_BLOCK, deadline - time.monotonic())
         if left <= 0:
             done, total = record.progress
@@ -99,8 +113,7 @@ def wait(run_id: str, timeout: float | None) -> Steps[RunRecord]:
                 f"{done}/{total} stages; it goes on, and waiting again is fine",
                 run_id=run_id,
             )
-        after = newest[0][0] if newest else "0"
-        yield _read(keys.results(run_id), after, left)
+        yield _read(keys.results(run_id), newest[0] if newest else "0", left)
 
 
 def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]:
@@ -111,14 +124,13 @@ def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]
         RunCancelled: somebody cancelled it.
         RunNotFinished: it has not ended in time.
     """
-    record = yield from wait(run_id, timeout)
+    record, newest = yield from _wait(run_id, timeout)
     if record.state is not RunState.FINISHED:
         raise record.to_error()
     reference = record.result_reference
     if reference is not None:
         return (yield Blocking(lambda: _stored_result(reference, settings)))
-    entries = yield lambda redis: redis.xrevrange(keys.results(run_id), count=1)
-    encoded = entries[0][1].get(b"return_value") if entries else None
+    encoded = newest[1].get(b"return_value") if newest else None
     return None if encoded is None else json.loads(b64decode(encoded))
 
 
@@ -222,7 +234,7 @@ def _stored_result(reference: Mapping[str, Any], settings: Settings) -> Any:
     return reference["value"] if "value" in reference else load_result(settings.storage, reference)
 
 
-def _lines(run_id: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[LogLine]:
+def _lines(run_id: str, entries: list[Entry]) -> Iterator[LogLine]:
     for _, fields in entries:
         yield LogLine.from_json(run_id, fields[b"line"])
 

@@ -35,6 +35,10 @@ _ENDS = {
 }
 
 
+#: The fields of a job that a claim brings along.
+FIELDS = ("data", "origin", "namespace", "stages", "losses", "cancel")
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A run as the claim script hands it over.
@@ -43,7 +47,7 @@ class Claim:
         run_id: the run, which is the RQ job.
         token: names this attempt; whoever holds another may write nothing.
         attempt: its number, from 1.
-        job: the job's fields.
+        job: the job's fields that `FIELDS` names, those that it has.
         stages, values: what earlier attempts recorded and committed, by stage.
     """
 
@@ -57,9 +61,10 @@ class Claim:
     @classmethod
     def parse(cls, reply: Sequence[Any]) -> "Claim":
         """Returns the claim in one entry of the script's reply."""
-        run_id, token, attempt, job = reply[:4]
+        run_id, token, attempt, fields = reply[:4]
         stages, values = reply[4:6] if len(reply) > 4 else ((), ())
-        return cls(run_id.decode(), token.decode(), int(attempt), _pairs(job), _pairs(stages), _pairs(values))
+        job = {name: value for name, value in zip(FIELDS, fields, strict=True) if value is not None}
+        return cls(run_id.decode(), token.decode(), int(attempt), job, _pairs(stages), _pairs(values))
 
     @property
     def queue(self) -> str:

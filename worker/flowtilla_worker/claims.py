@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from rq.utils import utcformat
 
 from flowtilla import keys
-from flowtilla_worker.attempt import Claim
+from flowtilla_worker.attempt import FIELDS, Claim
 from flowtilla_worker.scripts import CLAIM
 from flowtilla_worker.writer import Writer
 
@@ -61,6 +61,7 @@ class Claims:
                 keys.registry("wip", ""),
                 keys.queue(""),
                 keys.RUN,
+                *FIELDS,
             ),
         )
         return None if suspended else [Claim.parse(one) for one in replies]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from flowtilla.settings import StorageSettings
@@ -37,8 +38,7 @@ class Keeper:
     def __init__(self, storage: StorageSettings, namespace: str, run_id: str) -> None:
         self.references: dict[str, Mapping[str, Any]] = {}
         self._storage = storage
-        self._where = (storage.model_dump(mode="json"), namespace, run_id)
-        self._artifacts = ArtifactStore(storage)
+        self._namespace, self._run_id = namespace, run_id
 
     async def keep(self, caller: Caller, planned: PlannedStage, value: Value, *, final: bool) -> str | None:
         """Keeps a stage's value, if it must or can be kept.
@@ -87,7 +87,9 @@ class Keeper:
             value = kept["value"]
             length = len(value) if isinstance(value, (list, str)) else None
             return Value(None, None, value, length, isinstance(value, (list, str, dict)), type(value).__name__)
-        call = caller.internal_call(load_checkpoint, stage, Literal(self._where[0]), Literal(kept["checkpoint"]))
+        call = caller.internal_call(
+            load_checkpoint, stage, Literal(self._storage.model_dump(mode="json")), Literal(kept["checkpoint"])
+        )
         ended = await caller.run(call, ())
         if ended.outcome.failure is not None:
             raise NotKept(ended.outcome.failure)
@@ -104,11 +106,17 @@ class Keeper:
         for one in artifacts:
             await asyncio.to_thread(self._artifacts.discard, ArtifactRecord.model_validate(one))
 
+    @cached_property
+    def _artifacts(self) -> ArtifactStore:
+        return ArtifactStore(self._storage)
+
     async def _store(
         self, caller: Caller, function: Any, stage: str, extra: tuple[str, ...], value: Value
     ) -> dict[str, Any]:
         parents = Parents()
-        known = [Literal(part) for part in (*self._where, *extra)]
+        known = [
+            Literal(part) for part in (self._storage.model_dump(mode="json"), self._namespace, self._run_id, *extra)
+        ]
         call = caller.internal_call(function, stage, *known, parents.argument(value))
         outcome = (await caller.run(call, parents.handles)).outcome
         if outcome.failure is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from flowtilla import graph
@@ -126,3 +126,18 @@ class Plan:
                     f"stage {stage.name!r}: {stage.target} requires {', '.join(missing)}, which the input does not "
                     f"have: it has {', '.join(sorted(given)) or 'nothing'}"
                 )
+
+
+class Planner:
+    """Makes plans, once for equal workflows: many runs share one.
+
+    Args:
+        catalog: which functions may run.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._plan = lru_cache(maxsize=256)(lambda wire: Plan.of(Workflow.model_validate_json(wire), catalog))
+
+    def plan(self, workflow: Workflow) -> Plan:
+        """Returns the plan of a workflow; raises as `Plan.of` does."""
+        return self._plan(workflow.wire_json)

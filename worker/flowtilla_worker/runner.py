@@ -15,17 +15,15 @@ from flowtilla.message import Message, decode
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.settings import Settings
 from flowtilla.states import RunState, StageState
-from flowtilla.storage import ArtifactStore
 from flowtilla.storage.logs import store_log
 from flowtilla_executors import Executor, Failure
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.calls import Caller
-from flowtilla_worker.catalog import Catalog
 from flowtilla_worker.engine import Engine, error_record
 from flowtilla_worker.halt import Halt
 from flowtilla_worker.journal import Journal
 from flowtilla_worker.keeper import INLINE, Keeper, NotKept, inline_json
-from flowtilla_worker.plan import Plan
+from flowtilla_worker.plan import Plan, Planner
 from flowtilla_worker.restore import done_before
 
 _log = logging.getLogger("flowtilla.worker")
@@ -41,8 +39,8 @@ class Runner:
         claim: what was claimed.
         attempt: its writes.
         executor: runs its stages.
-        catalog: which functions may run.
-        settings: limits, storage, retention.
+        planner: makes the plan, from the functions that may run.
+        settings: limits, storage with an absolute path, retention.
         redis: an asyncio connection, for the log lines that earlier attempts left.
     """
 
@@ -51,17 +49,16 @@ class Runner:
         claim: Claim,
         attempt: Attempt,
         executor: Executor[Any],
-        catalog: Catalog,
+        planner: Planner,
         settings: Settings,
         redis: Any,
     ) -> None:
         self.claim = claim
         self._attempt = attempt
         self._executor = executor
-        self._catalog = catalog
+        self._planner = planner
         self._settings = settings
-        # The storage as other processes should be given it: with an absolute path.
-        self._storage = ArtifactStore(settings.storage).settings
+        self._storage = settings.storage
         self._started = time.time()
         self._keep = settings.retention
         self._ending = False
@@ -128,7 +125,7 @@ class Runner:
     def _prepare(self) -> tuple[Message, Plan]:
         message = decode(self.claim.job.get("data", b""), self._settings.max_message)
         self._keep = message.retention
-        plan = Plan.of(message.workflow, self._catalog)
+        plan = self._planner.plan(message.workflow)
         plan.check_input(message.input)
         return message, plan
 

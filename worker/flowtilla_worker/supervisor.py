@@ -85,7 +85,7 @@ class Supervisor:
         worker.collect()
         if self._stopping or (self._burst and worker.code == 0):
             worker.done = True
-        elif worker.code == BAD_CONFIGURATION:
+        elif worker.refused:
             logger.error("worker %s refuses its configuration: stopping", worker.name)
             worker.done = True
             self._stop()
@@ -119,7 +119,7 @@ class _Worker:
         self.code = 0
         self._command = command
         self._env = env
-        self._restarts = 0
+        self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._delay = FIRST_DELAY
@@ -127,6 +127,11 @@ class _Worker:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it found its configuration wrong at its first start; a later mistake must not end the others."""
+        return self.code == BAD_CONFIGURATION and self._starts == 1
 
     @property
     def ending(self) -> str:
@@ -139,11 +144,11 @@ class _Worker:
 
     def start(self) -> None:
         # A session of its own: Ctrl-C at the terminal reaches the supervisor only, so that no worker counts it twice.
-        name = f"{self.name}-r{self._restarts}" if self._restarts else self.name
+        name = f"{self.name}-r{self._starts}" if self._starts else self.name
         self._process = subprocess.Popen(
             self._command(name), stdin=subprocess.PIPE, start_new_session=True, env=self._env
         )
-        self._restarts += 1
+        self._starts += 1
         self._started = time.monotonic()
         self.due = None
 

@@ -18,6 +18,7 @@ from rq.worker import BaseWorker
 
 from flowtilla.errors import WorkerNameTaken
 from flowtilla.settings import Settings
+from flowtilla.storage import ArtifactStore
 from flowtilla_executors import Executor
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.catalog import Catalog
@@ -26,6 +27,7 @@ from flowtilla_worker.connections import Connections
 from flowtilla_worker.halt import Halt
 from flowtilla_worker.heartbeat import Heartbeat
 from flowtilla_worker.housekeeping import Housekeeping
+from flowtilla_worker.plan import Planner
 from flowtilla_worker.runner import Runner
 from flowtilla_worker.slots import Slots
 from flowtilla_worker.writer import Writer
@@ -37,6 +39,9 @@ _POLL = 1.0
 
 #: How many runs one claim takes at most.
 _CLAIM_AT_ONCE = 64
+
+#: Seconds until the worker's state in RQ follows when it becomes busy or idle.
+_SHOW = 0.2
 
 #: Seconds that closing the executor may take.
 _CLOSE = 10.0
@@ -61,7 +66,8 @@ class Worker(BaseWorker):
         connections: Connections,
         name: str | None = None,
     ) -> None:
-        self.settings = settings
+        # Stages run in other processes, perhaps in other folders: the storage's path must be absolute for them.
+        self.settings = settings.model_copy(update={"storage": ArtifactStore(settings.storage).settings})
         self._own = settings.services.worker
         super().__init__(
             list(self._own.queues),
@@ -73,9 +79,10 @@ class Worker(BaseWorker):
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
         self._executor = executor
-        self._catalog = catalog
+        self._planner = Planner(catalog)
         self._connections = connections
         self._asked_to_stop = 0
+        self._shown_busy = False
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Works until it is told to stop.
@@ -183,13 +190,14 @@ class Worker(BaseWorker):
 
     def _runner(self, claim: Claim) -> Runner:
         attempt = Attempt(claim, self._writer, self.name)
-        return Runner(claim, attempt, self._executor, self._catalog, self.settings, self._redis)
+        return Runner(claim, attempt, self._executor, self._planner, self.settings, self._redis)
 
     def _slots_changed(self) -> None:
-        # The worker's state in RQ follows when it becomes busy or idle.
-        if len(self._slots) <= 1:
-            self._heartbeat.beat_now()
         self._changed.set()
+        if bool(self._slots) != self._shown_busy:
+            # The worker's state in RQ follows soon, not while the run that made it busy waits for its turn.
+            self._shown_busy = bool(self._slots)
+            self._loop.call_later(_SHOW, self._heartbeat.beat_now)
 
     def _heard(self, lost: list[str], cancelled: list[str]) -> None:
         """Takes what the heartbeat learned, in the heartbeat's thread."""

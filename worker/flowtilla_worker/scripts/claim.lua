@@ -1,7 +1,9 @@
 -- Moves runs off their queues and into a worker's hands: lease, attempt token, RQ's bookkeeping, in one step.
 -- KEYS: leases, RQ's suspended switch, damaged, then the queues in order of priority
--- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, prefixes: job, wip registry, queue, run
--- Returns {suspended, {id, token, attempt, job fields, stages, values}, ...}; the last two only after a first attempt.
+-- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, prefixes: job, wip registry, queue, run,
+--       then the job's fields to return
+-- Returns {suspended, {id, token, attempt, values of those fields, stages, values}, ...}; the last two only after a
+-- first attempt.
 local claimed = {redis.call('EXISTS', KEYS[2])}
 if claimed[1] == 1 then
   return claimed
@@ -40,7 +42,7 @@ local function claim(id, queue)
   redis.call('ZADD', KEYS[1], deadline, id)
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
   redis.call('ZADD', WIP .. string.sub(queue, #QUEUE + 1), '+inf', id .. ':' .. token)
-  local run = {id, token, attempt, redis.call('HGETALL', job)}
+  local run = {id, token, attempt, redis.call('HMGET', job, unpack(ARGV, 10))}
   if attempt > 1 then
     -- An earlier end may have set these to expire.
     local stages, values = RUN .. id .. ':stages', RUN .. id .. ':values'
