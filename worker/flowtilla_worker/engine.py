@@ -169,7 +169,8 @@ class Engine:
         await stream.close(failed=bool(hopeless))
         if hopeless:
             await self._keeper.discard(record.artifacts)
-            raise StageFailed(replace(record, state=StageState.FAILED, error=next(iter(errors.values()))))
+            first = next(iter(errors.values()))
+            raise StageFailed(replace(record, state=StageState.FAILED, error=first, artifacts=()))
         value = mapped.value()
         await self._commit(planned, replace(record, state=StageState.FINISHED), value)
         return value
@@ -265,7 +266,7 @@ def error_record(failure: Failure, stage: str, item: int | None = None) -> Error
 
 def _failed(record: StageRecord, failure: Failure) -> StageRecord:
     error = error_record(failure, record.name)
-    return replace(record, state=StageState.FAILED, ended=time.time(), failed=1, error=error)
+    return replace(record, state=StageState.FAILED, ended=time.time(), failed=1, error=error, artifacts=())
 
 
 def _not_iterable(planned: PlannedStage, what: str, kind: str) -> Failure:

@@ -1,5 +1,6 @@
 """Runs one workflow to its end, in this process, with no server."""
 
+import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping
@@ -63,18 +64,18 @@ def run_workflow(
     Raises:
         InvalidWorkflow: the workflow breaks a rule.
     """
-    folder = None if storage is not None else tempfile.TemporaryDirectory(prefix="flowtilla-run-")
-    base = str(folder.name if folder is not None else storage)
+    checked = load_workflow(workflow)
+    base = str(storage or tempfile.mkdtemp(prefix="flowtilla-run-"))
     settings = Settings.model_validate({"storage": {"protocol": "file", "base_path": base}})
     connections = _Connections()
     redis = connections.blocking()
-    submission = prepare(settings, load_workflow(workflow), input, namespace=namespace, config=config, timeout=timeout)
+    submission = prepare(settings, checked, input, namespace=namespace, config=config, timeout=timeout)
     drive(enqueue(submission), redis)
     catalog = Catalog(allowed_targets=["*"])
     on_loop(_work(settings, made(executor), catalog, connections))
     run = Run(submission.run_id, redis, settings)
-    if folder is not None:
-        weakref.finalize(run, folder.cleanup)
+    if storage is None:
+        weakref.finalize(run, shutil.rmtree, base, ignore_errors=True)
     return run
 
 

@@ -1,0 +1,59 @@
+"""What every test stands on: a hard alarm, no inherited configuration, no process left behind."""
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
+ALARM = 120
+
+
+@pytest.fixture(autouse=True)
+def alarm(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that takes longer than `ALARM` seconds, or than its `alarm` mark says."""
+    mark = request.node.get_closest_marker("alarm")
+    seconds = mark.args[0] if mark else ALARM
+
+    def rang(*_: object) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        raise TimeoutError(f"the test took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, rang)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the settings of whoever runs the tests out of them."""
+    for name in os.environ:
+        if name.startswith(("FLOWTILLA", "RQ_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fails the session when a process that a test started outlives it."""
+    yield
+    # multiprocessing's own tracker lives as long as the interpreter does.
+    left = [line for pid in _children(os.getpid()) if "resource_tracker" not in (line := _command(pid))]
+    assert left == []
+
+
+def _children(parent: int) -> list[int]:
+    if not sys.platform.startswith("linux"):
+        return []
+    tasks = Path(f"/proc/{parent}/task")
+    found = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if Path(f"/proc/{pid}/cmdline").exists()]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() or f"process {pid}, not waited for"
