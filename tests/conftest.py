@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
+
+from fleet import Fleet
+from flowtilla_worker.embedded import EmbeddedValkey
 
 #: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
 ALARM = 120
@@ -57,3 +61,25 @@ def _children(parent: int) -> list[int]:
 
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() or f"process {pid}, not waited for"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A real server, for all tests of the session that leave it running."""
+    with EmbeddedValkey(tmp_path_factory.mktemp("server"), persistent=True) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(server: EmbeddedValkey) -> Iterator[Redis]:
+    """A connection to the server, emptied."""
+    with Redis.from_url(server.url) as connection:
+        connection.flushall()
+        yield connection
+
+
+@pytest.fixture
+def fleet(server: EmbeddedValkey, redis: Redis, tmp_path: Path) -> Iterator[Fleet]:
+    """Worker processes on the server, stopped at the end of the test."""
+    with Fleet(server.url, tmp_path) as started:
+        yield started

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from flowtilla.errors import ConfigurationError
 from flowtilla.loading import Document, read
-from flowtilla.plain_yaml import parse_value
+from flowtilla.plain_data import parse_value
 from flowtilla.problems import describe
 from flowtilla.secrets import MASK, hidden, masked
 from flowtilla.settings import Settings

@@ -1,6 +1,5 @@
 """Reads YAML and JSON files: any that hold a mapping, and workflows."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from flowtilla.errors import FlowtillaError, InvalidWorkflow
-from flowtilla.plain_yaml import Malformed, build, compose
+from flowtilla.plain_data import Malformed, build, compose, parse_json
 from flowtilla.workflow import Workflow
 
 #: A file with more bytes is refused.
@@ -98,7 +97,7 @@ def read(path: str | Path, kind: type[FlowtillaError]) -> Document:
     try:
         text = _text(Path(path))
         node = None if is_json else compose(text)
-        data = _json(text) if is_json else build(node)
+        data = parse_json(text) if is_json else build(node)
     except Malformed as error:
         raise kind(f"{name}{error.place}: {error}") from error.__cause__
     if not isinstance(data, (dict, type(None))):
@@ -122,32 +121,6 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Malformed(f"is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from error
-
-
-def _json(text: str) -> Any:
-    try:
-        return None if not text.strip() else json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise Malformed(error.msg, error.lineno - 1, error.colno - 1) from error
-    except RecursionError as error:
-        raise Malformed("is nested too deeply") from error
-    except Malformed:
-        raise
-    except ValueError as error:
-        raise Malformed(str(error)) from error
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise Malformed(f"key {key!r} occurs twice in one object")
-        found[key] = value
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise Malformed(f"{name} is not JSON")
 
 
 def _kind(value: Any) -> str:

@@ -107,11 +107,13 @@ def decode(data: bytes, limit: int) -> Message:
             f"the message has version {version} and this worker reads up to {VERSION}: "
             "upgrade the workers, then requeue the run"
         )
+    what = "the workflow in the run's message"
     try:
         workflow = _workflow(json.dumps(fields.get("workflow")))
+        what = "the run's message"
         return Message.model_validate(fields | {"workflow": workflow})
     except ValidationError as error:
-        raise MessageError(describe(error, "the run's message")) from error
+        raise MessageError(describe(error, what)) from error
 
 
 @lru_cache(maxsize=256)

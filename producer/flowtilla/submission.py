@@ -64,7 +64,8 @@ def prepare(
 ) -> Submission:
     """Validates a run and returns what enqueues it; see `Client.submit`."""
     checked = load_workflow(workflow)
-    namespace = check_name(namespace or settings.services.compute.default_namespace, "namespace")
+    default = settings.services.compute.default_namespace
+    namespace = check_name(default if namespace is None else namespace, "namespace")
     check_name(queue, "queue")
     given_id = run_id is not None or idempotency_key is not None
     run_id = _run_id(run_id, idempotency_key, namespace)

@@ -774,8 +774,14 @@ def test_a_missing_object_is_a_key_error(run: Callable[..., Run]) -> None:
         ([{"name": "a", "target": "m.f", "depends_on": ["a"]}], "in a circle: a -> a"),
         ([{"name": "a", "target": "m.f", "type": "magic"}], r"stages\[0\].type: should be 'simple' or 'parameterized'"),
         ([{"name": "a", "target": "m.f", "type": "parameterized"}], "nothing to map over: give map_on"),
-        ([{"name": "a", "target": "m.f", "timeout": "9 lightyears"}], r"stages\[0\].timeout: '9 lightyears' is not a dur"),
-        ([{"name": "a", "target": "m.f", "resources": {"memory": "8 GBs"}}], r"resources.memory: '8 GBs' is not a size"),
+        (
+            [{"name": "a", "target": "m.f", "timeout": "9 lightyears"}],
+            r"stages\[0\].timeout: '9 lightyears' is not a dur",
+        ),
+        (
+            [{"name": "a", "target": "m.f", "resources": {"memory": "8 GBs"}}],
+            r"resources.memory: '8 GBs' is not a size",
+        ),
         ([{"name": "a", "target": "m.f", "retires": 2}], r"stages\[0\].retires: unknown key"),
         ([{"name": "a", "target": "f"}], r"stages\[0\].target: 'f' is not a dotted path"),
     ],

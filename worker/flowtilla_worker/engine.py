@@ -38,6 +38,7 @@ class Engine:
         restored: the values of stages that need not run again.
         attempt: the attempt's number.
         done: the stages that need not run again; those of them whose value somebody needs are in `restored`.
+        careful: whether to write that a stage begins before it does: should it kill the worker, it is known.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         restored: Mapping[str, Value],
         attempt: int,
         done: Collection[str],
+        careful: bool,
     ) -> None:
         self.values: dict[str, Value] = dict(restored)
         self._plan = plan
@@ -58,6 +60,7 @@ class Engine:
         self._journal = journal
         self._keeper = keeper
         self._attempt = attempt
+        self._careful = careful
         self._open = {name for name in plan.stages if name not in done}
         self._waits = {name: {one for one in plan.stages[name].parents if one in self._open} for name in self._open}
         self._streams = {name: Stream() for name in self._open if plan.stages[name].mapped}
@@ -109,6 +112,8 @@ class Engine:
         record = StageRecord(planned.name, StageState.RUNNING, attempt=self._attempt, started=time.time())
         self._journal.note(record)
         try:
+            if self._careful:
+                await self._journal.write()
             try:
                 value = await (self._map(planned, record) if planned.mapped else self._simple(planned, record))
             except StageFailed as failed:

@@ -86,6 +86,14 @@ class Journal:
         self.note(record)
         await self._write({} if value is None else {record.name: value})
 
+    async def write(self) -> None:
+        """Writes all that waits, at once.
+
+        Raises:
+            LeaseLost: the run is another attempt's now.
+        """
+        await self._write({})
+
     def take(self) -> tuple[list[StageRecord], list[LogLine], dict[str, str]]:
         """Returns all that waits to be written: records, lines, fields of the job; for the run's last write."""
         self._stop_timer()
@@ -120,7 +128,7 @@ class Journal:
 
     async def _write_quietly(self) -> None:
         with suppress(LeaseLost):
-            await self._write({})
+            await self.write()
 
     async def _write(self, values: Mapping[str, str]) -> None:
         records, lines, job = self.take()

@@ -17,6 +17,7 @@ from flowtilla.settings import Settings
 from flowtilla.states import RunState, StageState
 from flowtilla.storage.logs import store_log
 from flowtilla_executors import Executor, Failure
+from flowtilla_executors.outcome import class_name
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.calls import Caller
 from flowtilla_worker.engine import Engine, error_record
@@ -99,12 +100,12 @@ class Runner:
             entries = await self._redis.xrange(keys.log(self.claim.run_id))
             self._journal.begin_with([fields[b"line"].decode() for _, fields in entries])
         # First of all: even reading the run's message or importing its targets may be what kills workers.
-        if (losses := int(self.claim.job.get("losses", 0))) >= MAX_LOSSES:
-            return await self._end(RunState.QUARANTINED, error=self._poison(losses))
+        if self._losses >= MAX_LOSSES:
+            return await self._end(RunState.QUARANTINED, error=self._poison())
         try:
             message, plan = self._prepare()
         except FlowtillaError as error:
-            return await self._end(RunState.FAILED, error=_outside(Failure.of(error)))
+            return await self._end(RunState.FAILED, error=_refused(error))
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
         caller = Caller(self._executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
         try:
@@ -117,7 +118,7 @@ class Runner:
         except TimeoutError:
             if not limit.expired():
                 raise
-            return await self._end(RunState.FAILED, error=_outside(Failure.of(_too_long(message))))
+            return await self._end(RunState.FAILED, error=_refused(_too_long(message)))
         if engine.error is not None:
             return await self._end(RunState.FAILED, error=engine.error)
         return await self._finish(plan, engine, caller, keeper)
@@ -140,7 +141,9 @@ class Runner:
                 restored[name] = await keeper.restore(caller, name, self.claim.values[name])
         for name in [name for name in records if name not in done]:
             del records[name]
-        return Engine(plan, message.input, caller, self._journal, keeper, restored, self.claim.attempt, done)
+        return Engine(
+            plan, message.input, caller, self._journal, keeper, restored, self.claim.attempt, done, self._losses > 0
+        )
 
     async def _finish(self, plan: Plan, engine: Engine, caller: Caller, keeper: Keeper) -> RunState:
         values = {name: engine.values[name] for name in plan.finals}
@@ -213,14 +216,24 @@ class Runner:
         records, lines, job = self._journal.take()
         return {"stages": records, "lines": lines, "job": job}
 
-    def _poison(self, losses: int) -> ErrorRecord:
+    @property
+    def _losses(self) -> int:
+        """How many workers died or froze with the run in hand."""
+        return int(self.claim.job.get("losses", 0))
+
+    def _poison(self) -> ErrorRecord:
         running = [name for name, record in self._journal.records.items() if record.state is StageState.RUNNING]
         where = f" while {', '.join(running)} ran" if running else ""
         message = (
-            f"the run took its worker down {losses} times{where}, so it was set aside: "
+            f"the run took its worker down {self._losses} times{where}, so it was set aside: "
             f"look at its log, then `flowtilla retry {self.claim.run_id}`"
         )
-        return _outside(Failure.of(RunQuarantined(message, run_id=self.claim.run_id)))
+        return _refused(RunQuarantined(message, run_id=self.claim.run_id))
+
+
+def _refused(error: FlowtillaError) -> ErrorRecord:
+    """Returns the error of a run that failed in no stage; where in our code it was raised helps nobody."""
+    return ErrorRecord(class_name(type(error)), str(error))
 
 
 def _outside(failure: Failure) -> ErrorRecord:

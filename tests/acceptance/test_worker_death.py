@@ -1,0 +1,145 @@
+"""Workers die, freeze and are stopped; no run is lost, none is done twice, and nothing stale is written."""
+
+import signal
+from datetime import UTC, datetime
+
+import pytest
+from fleet import LEASE, Fleet, until
+from redis import Redis
+from rq.utils import utcparse
+
+from flowtilla.errors import RunQuarantined
+
+#: A stage that is committed, then one that waits for the test.
+MARK_THEN_GATE = ({"name": "mark"}, {"name": "gate", "depends_on": ["mark"]})
+
+
+@pytest.mark.parametrize("mode", ["threads", "processes"])
+def test_another_worker_takes_over_when_one_is_killed(fleet: Fleet, mode: str) -> None:
+    """kill -9 in the middle of a stage: the run goes on elsewhere and its committed stage does not run again."""
+    fleet.start("first", mode=mode)
+    run = fleet.submit(*MARK_THEN_GATE)
+    fleet.begun()
+
+    fleet.start("second", mode=mode)
+    fleet.kill("first", signal.SIGKILL)
+    fleet.begun(attempt=2)
+    fleet.open_gate()
+
+    assert run.result(timeout=30) == str(fleet.folder)
+    assert len(fleet.marks()) == 1
+    assert (run.record.attempt, run.record.worker) == (2, "second")
+
+
+def test_a_frozen_worker_that_thaws_writes_nothing(fleet: Fleet, redis: Redis) -> None:
+    """SIGSTOP for longer than the lease: the other attempt's outcome stands, and the old one gives up."""
+    fleet.start("first")
+    run = fleet.submit({"name": "gate"}, {"name": "stores", "depends_on": ["gate"], "target": "echo"})
+    until(lambda: list(run.logs()))
+    fleet.kill("first", signal.SIGSTOP)
+    fleet.start("second")
+    fleet.begun(attempt=2)
+    fleet.open_gate()
+    assert run.wait(timeout=30) == "finished"
+    before = {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")}
+
+    fleet.kill("first", signal.SIGCONT)
+    until(lambda: "lost" in fleet.said("first"))
+
+    assert {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")} == before
+    assert run.record.attempt == 2
+    assert {line.attempt for line in run.logs()} == {1, 2}
+
+
+def test_sigterm_lets_runs_finish(fleet: Fleet) -> None:
+    """The first SIGTERM stops claiming; what runs ends; what waits stays queued; the exit code is 0."""
+    fleet.start("first")
+    run = fleet.submit({"name": "gate"})
+    fleet.begun()
+
+    fleet.kill("first", signal.SIGTERM)
+    until(lambda: "asked to stop" in fleet.said("first"))
+    later = fleet.submit({"name": "mark"})
+    fleet.open_gate()
+
+    assert run.wait(timeout=30) == "finished"
+    assert fleet.ended("first") == 0
+    assert (later.state, fleet.marks()) == ("queued", [])
+    assert run.record.attempt == 1
+
+
+def test_what_does_not_finish_in_the_grace_is_handed_back_to_the_front(fleet: Fleet, redis: Redis) -> None:
+    """After the grace the run is first in its queue, keeps its committed stages, and has lost no try."""
+    fleet.start("first", grace="200ms", concurrency=1)
+    run = fleet.submit(*MARK_THEN_GATE)
+    fleet.begun()
+    later = fleet.submit({"name": "nothing"})
+
+    fleet.kill("first", signal.SIGTERM)
+
+    assert fleet.ended("first") == 0
+    assert redis.lrange("rq:queue:default", 0, -1) == [run.id.encode(), later.id.encode()]
+    assert run.state == "queued"
+    fleet.open_gate()
+    fleet.start("second")
+    assert run.result(timeout=30) == str(fleet.folder)
+    assert len(fleet.marks()) == 1
+    assert redis.hget(f"rq:job:{run.id}", "losses") is None
+
+
+@pytest.mark.parametrize("mode", ["threads", "processes"])
+def test_a_second_sigterm_hands_back_at_once(fleet: Fleet, mode: str) -> None:
+    """Who asks twice does not wait for the grace."""
+    fleet.start("first", grace="60s", mode=mode)
+    run = fleet.submit({"name": "gate"})
+    fleet.begun()
+
+    fleet.kill("first", signal.SIGTERM)
+    until(lambda: "asked to stop: finishing" in fleet.said("first"))
+    fleet.kill("first", signal.SIGTERM)
+
+    assert fleet.ended("first", seconds=15) == 0
+    assert run.state == "queued"
+
+
+def test_a_run_that_kills_its_worker_is_set_aside(fleet: Fleet) -> None:
+    """After three workers the run is quarantined with the evidence, and other runs go on."""
+    run = fleet.submit({"name": "dies"})
+    for number in range(3):
+        fleet.start(f"victim-{number}", wait=False)
+        assert fleet.ended(f"victim-{number}") == 9
+
+    fleet.start("survivor")
+    with pytest.raises(RunQuarantined, match="took its worker down 3 times while dies ran"):
+        run.result(timeout=30)
+    assert run.state == "quarantined"
+    assert fleet.submit({"name": "echo"}, input={"x": 1}).result(timeout=30) == 1
+
+
+def test_two_workers_share_the_queue_and_each_run_is_done_once(fleet: Fleet) -> None:
+    """A hundred runs on two workers: each ends well, each ran once, both workers had some."""
+    fleet.start("first", concurrency=2)
+    fleet.start("second", concurrency=2)
+    workflow = fleet.workflow({"name": "mark"})
+
+    runs = fleet.client.submit_many([{"workflow": workflow, "input": {"folder": str(fleet.folder)}}] * 100)
+
+    assert [run.wait(timeout=60) for run in runs] == ["finished"] * 100
+    assert sorted(line.split()[1] for line in fleet.marks()) == sorted(run.id for run in runs)
+    assert {run.record.worker for run in runs} == {"first", "second"}
+
+
+def test_two_live_workers_cannot_have_one_name(fleet: Fleet, redis: Redis) -> None:
+    """The second is refused with a sentence; a dead worker's name is free again after its lease."""
+    fleet.start("twin")
+    first = fleet.workers["twin"]
+    fleet.start("twin", wait=False)
+    assert fleet.ended("twin") != 0
+    assert "a worker named 'twin' beat" in fleet.said("twin")
+
+    first.kill()
+    first.wait()
+    beat = utcparse(redis.hget("rq:worker:twin", "last_heartbeat").decode())
+    until(lambda: (datetime.now(UTC) - beat).total_seconds() > LEASE)
+    fleet.start("twin", wait=False)
+    until(lambda: fleet.said("twin").count("listens on") == 2)

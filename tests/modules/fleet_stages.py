@@ -1,0 +1,59 @@
+"""Stages that the tests' worker processes run. They meet the test through files in a folder."""
+
+import os
+import time
+from pathlib import Path
+
+import flowtilla
+
+
+@flowtilla.stage
+def nothing() -> None:
+    """Does nothing."""
+
+
+@flowtilla.stage
+def echo(x: object = None) -> object:
+    """Returns what it is given."""
+    return x
+
+
+@flowtilla.stage
+def mark(folder: str, name: str = "mark") -> str:
+    """Leaves a file that says it ran, once more each time, and in which process."""
+    with Path(folder, name).open("a") as file:
+        file.write(f"{os.getpid()} {flowtilla.context().run_id}\n")
+    return folder
+
+
+@flowtilla.stage
+def gate(folder: str) -> str:
+    """Says that it has begun, and waits until the test opens the gate."""
+    context = flowtilla.context()
+    print(f"attempt {context.attempt} waits at the gate")
+    Path(folder, f"begun-{context.attempt}").touch()
+    deadline = time.monotonic() + 60
+    while not Path(folder, "open").exists() and not context.cancelled:
+        assert time.monotonic() < deadline, "nobody opened the gate"
+        time.sleep(0.02)
+    return folder
+
+
+@flowtilla.stage
+def fails(message: str = "as planned") -> None:
+    """Raises."""
+    raise ValueError(message)
+
+
+@flowtilla.stage
+def dies() -> None:
+    """Takes its worker down with it, when it runs in the worker's own process."""
+    os._exit(9)
+
+
+@flowtilla.stage
+def stores(x: int) -> int:
+    """Stores an artifact and prints."""
+    print(f"storing {x}")
+    flowtilla.artifacts.put("number", {"x": x})
+    return x
