@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -97,9 +97,8 @@ class StageRecord:
 
 
 def error_to_dict(error: ErrorRecord) -> dict[str, Any]:
-    """Returns the error as plain data, without what is a default."""
-    fields = {name: getattr(error, name) for name in ErrorRecord.__slots__}
-    return {name: value for name, value in fields.items() if value not in ("", None)}
+    """Returns the error as plain data."""
+    return {name: value for name, value in asdict(error).items() if value is not None}
 
 
 def error_from_dict(fields: dict[str, Any] | None) -> ErrorRecord | None:

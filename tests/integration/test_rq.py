@@ -7,13 +7,14 @@ from urllib.request import Request, urlopen
 
 import pytest
 import rq
-from fleet import Fleet, until
 from redis import Redis
 from rq.command import send_shutdown_command, send_stop_job_command
 from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
+
+from fleet import Fleet, until
 
 
 def count(kind: type, redis: Redis, queue: str = "default") -> int:
@@ -121,7 +122,7 @@ def test_rqs_stop_and_shutdown_commands_are_obeyed(fleet: Fleet, redis: Redis) -
 
 
 def test_an_unpatched_dashboard_shows_every_state(fleet: Fleet, redis: Redis) -> None:
-    """rq-dashboard with --json: every page and data endpoint answers 200 with queued, running, finished and failed jobs."""
+    """rq-dashboard --json: every page and endpoint answers 200, whatever state jobs are in."""
     fleet.start("w", concurrency=3)
     runs = {
         "started": fleet.submit({"name": "gate"}, namespace="research"),
