@@ -65,12 +65,12 @@ def invoke(
                 "length": describe.length(value),
                 "iterable": describe.iterable(value),
                 "kind": class_name(type(value)),
-                "artifacts": tuple(staged),
             }
         # SystemExit and KeyboardInterrupt too: a stage must not end the process it was lent.
         except BaseException as error:
             found["failure"] = _failure(error)
-    outcome = Outcome(started, time.time(), host(), os.getpid(), logs=recorder.take(), **found)
+    logs, artifacts = recorder.take(), tuple(staged)
+    outcome = Outcome(started, time.time(), host(), os.getpid(), logs=logs, artifacts=artifacts, **found)
     return (None if outcome.failure else kept), outcome
 
 

@@ -64,7 +64,8 @@ class Outcome:
         kind: the value's class, as `module.QualName`.
         started, ended: seconds since the epoch, on the clock of `host`.
         logs: lines not yet handed to the log sink, in order.
-        artifacts: what the call stored, to be published when the stage is committed.
+        artifacts: what the call stored, to be published when the stage is committed, or discarded if it failed; of a
+            mapped call, what the items that succeeded stored.
     """
 
     started: float

@@ -52,7 +52,8 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import flowtilla; flowtilla.Client, flowtilla.AsyncClient, flowtilla.stage, flowtilla.artifacts, flowtilla.objects",
+        "import flowtilla; flowtilla.Client, flowtilla.AsyncClient",
+        "import flowtilla; flowtilla.stage, flowtilla.artifacts, flowtilla.objects",
         "import flowtilla_worker.main",
         "import flowtilla.cli",
     ],

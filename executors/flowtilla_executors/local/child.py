@@ -10,8 +10,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flowtilla.logs import LogLine
 from flowtilla_executors import capture
@@ -32,13 +33,24 @@ _directories: list[Path] = []
 _socket: socket.socket
 
 
-def begin(directories: list[Path], env_vars: dict[str, str]) -> None:
-    """Prepares this process for calls.
+def serve(worker: Connection, directories: list[Path], env_vars: dict[str, str]) -> None:
+    """Runs calls as they come, until this process is killed or the worker is gone.
 
     Args:
+        worker: where calls come from and outcomes go.
         directories: where big values go; the first holds the socket for log lines.
         env_vars: set before any stage's module is imported.
     """
+    _begin(directories, env_vars)
+    while True:
+        try:
+            name, payload = pickle.loads(worker.recv_bytes())
+        except EOFError:
+            _leave()
+        worker.send_bytes(pickle.dumps(_run(name, payload)))
+
+
+def _begin(directories: list[Path], env_vars: dict[str, str]) -> None:
     global _socket
     os.environ.update(env_vars)
     _directories.extend(directories)
@@ -55,13 +67,8 @@ def begin(directories: list[Path], env_vars: dict[str, str]) -> None:
     lend(FileMemory(directories))
 
 
-def run(name: str, payload: Snapshot) -> tuple[Snapshot | None, Outcome]:
-    """Runs one call.
-
-    Args:
-        name: the name of the file that takes the value, if it is big.
-        payload: the call, and the values its arguments refer to.
-    """
+def _run(name: str, payload: Snapshot) -> tuple[Snapshot | None, Outcome]:
+    """Runs one call; a big value goes to a file of the name given."""
     call, parents = payload.load()
     keep: Callable[[Any], Snapshot] = partial(store, name=name, directories=_directories)
     return invoke(call, [parent.load for parent in parents], keep, _emit)
@@ -79,10 +86,16 @@ def _datagrams(lines: Sequence[LogLine]) -> Iterator[list[LogLine]]:
 
 
 def _follow_worker() -> None:
-    """Ends this process, and what its stage started, when the worker is gone; nothing of it stays behind."""
+    """Ends this process as soon as the worker is gone, even in the middle of a call."""
     worker = multiprocessing.parent_process()
     assert worker is not None
     worker.join()
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """Ends this process, and what its stages started; nothing of them stays behind."""
     for directory in _directories:
         remove(directory)
     os.killpg(0, signal.SIGKILL)
+    raise AssertionError("killed")

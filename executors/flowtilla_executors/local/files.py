@@ -5,14 +5,17 @@ import mmap
 import os
 import pickle
 import sys
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from flowtilla_executors.values import IMMUTABLE, Copied, Same, dumps
+from flowtilla_executors.values import IMMUTABLE, Copied, Same, Snapshot, dumps
+
+AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot | None)
 
 #: Values of at most this many bytes travel with the reply, through the worker's process.
 SMALL = 64 * 1024
@@ -61,6 +64,13 @@ def store(value: Any, name: str, directories: Sequence[Path]) -> Same | Copied |
     starts = accumulate(sum(map(len, parts)) for parts in padded)
     places = tuple((start, part.nbytes) for start, part in zip(starts, raw, strict=False))
     return Mapped(path, len(stream), places, size)
+
+
+def owned(kept: AnySnapshot) -> AnySnapshot:
+    """Returns the snapshot; its file, if it has one, goes with the last reference to it in this process."""
+    if isinstance(kept, Mapped):
+        weakref.finalize(kept, kept.path.unlink, missing_ok=True).atexit = False
+    return kept
 
 
 def write(parts: Iterable[bytes | memoryview], name: str, directories: Sequence[Path]) -> Path:

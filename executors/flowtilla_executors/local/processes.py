@@ -1,43 +1,54 @@
 """Calls in child processes: what one does to its process no other sees, and it can be killed."""
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import pickle
 import socket
-import threading
 import time
-import weakref
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import partial
-from typing import Any
-
-from pebble import ProcessExpired, ProcessPool
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 from flowtilla_executors.base import LogSink
 from flowtilla_executors.local import child
 from flowtilla_executors.local.directory import PrivateDirectory, bases
 from flowtilla_executors.local.failures import Ended, ending, failed, lost, timed_out
-from flowtilla_executors.local.files import Mapped, discard, store
+from flowtilla_executors.local.files import discard, owned, store
 from flowtilla_executors.local.handle import Handle
-from flowtilla_executors.local.spawn import ENDED_WITH_ZERO, Context
+from flowtilla_executors.local.spawn import Context, Process
 from flowtilla_executors.outcome import Failure, Outcome
 from flowtilla_executors.values import Snapshot
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between looks at whether the pool is still sound.
-_WATCH = 0.5
+#: Seconds until another child is tried when one could not be started, or did not live to see a call.
+_PAUSE = 1.0
+
+#: More datagrams than a socket can hold: reading as many takes all that were there, and comes to an end.
+_QUEUED = 1024
+
+
+@dataclass(eq=False, slots=True)
+class Child:
+    """A child process, and the call it runs."""
+
+    process: Process
+    connection: Connection
+    handle: Handle | None = None
 
 
 class Processes:
-    """A pool of child processes; one that is killed, or dies, is replaced.
+    """A crew of child processes, one call at a time each; one that is killed, or dies, is replaced.
+
+    It lives in the event loop: a child's answer, and its end, wake the loop through the child's connection.
 
     Args:
         count: how many.
         env_vars: set in the children.
-        ended: told of every call that a child no longer runs, from any thread.
+        ended: told of every call that no child runs any more.
     """
 
     def __init__(self, count: int, env_vars: dict[str, str], ended: Ended) -> None:
@@ -48,11 +59,9 @@ class Processes:
     def start(self, log_sink: LogSink) -> None:
         self._loop = asyncio.get_running_loop()
         self._log_sink = log_sink
-        self._lock = threading.RLock()
-        self._pool: ProcessPool | None = None
-        self._waiting: list[Handle] = []
-        self._running: dict[int, Handle] = {}
-        self._futures: dict[int, Any] = {}
+        self._children: set[Child] = set()
+        self._idle: list[Child] = []
+        self._waiting: deque[Handle] = deque()
         self._closed = False
         self._private = [PrivateDirectory(base) for base in bases()]
         self._directories = [directory.path for directory in self._private]
@@ -60,24 +69,19 @@ class Processes:
         self._socket.setblocking(False)
         self._socket.bind(str(self._directories[0] / child.LOGS))
         self._loop.add_reader(self._socket, self.collect_logs)
-        self._watcher = self._loop.call_later(_WATCH, self._watch)
-        self._build(None)
+        atexit.register(self._kill_all)
+        # In the background, so that the worker is up at once.
+        self._tasks = {self._loop.create_task(self._hire(self._count))}
 
     def run(self, handle: Handle) -> None:
-        with self._lock:
-            if handle.settled:
-                self._ended(handle, None, None)
-            elif self._pool is None:
-                self._waiting.append(handle)
-            else:
-                self._schedule(self._pool, handle)
+        self._waiting.append(handle)
+        self._dispatch()
 
     def stop(self, handle: Handle) -> None:
-        """Kills the child that runs the call."""
-        with self._lock:
-            future = self._futures.get(handle.number)
-        if future is not None:
-            future.cancel()
+        """Kills the child that runs the call; the call's room is free when the child is gone."""
+        for each in list(self._children):  # a thread may be adding one
+            if each.handle is handle:
+                each.process.end()
 
     def flush_logs(self) -> None:
         """Hands on the lines that calls still running have sent."""
@@ -86,135 +90,124 @@ class Processes:
     def collect_logs(self) -> None:
         """Hands on the lines that children have sent; a child sends before it says that a call has ended."""
         with contextlib.suppress(BlockingIOError):
-            while True:
+            for _ in range(_QUEUED):
                 self._log_sink(pickle.loads(self._socket.recv(1024 * 1024)))
 
     async def close(self) -> None:
-        self._watcher.cancel()
-        with self._lock:
-            self._closed = True
-        await asyncio.to_thread(self._end)
+        self._closed = True
+        # Not cancelled, or a child that is just being started would be forgotten.
+        await asyncio.gather(*self._tasks)
+        for each in self._children:
+            self._loop.remove_reader(each.connection)
+        await asyncio.to_thread(self._kill_all)
+        atexit.unregister(self._kill_all)
+        for each in self._children:
+            each.connection.close()
         self._loop.remove_reader(self._socket)
-        self.collect_logs()
         self._socket.close()
         for directory in self._private:
             directory.close()
 
-    def _schedule(self, pool: ProcessPool, handle: Handle) -> None:
-        handle.started = time.time()
-        self._running[handle.number] = handle
-        try:
-            payload = store((handle.call, handle.parents), f"call-{handle.number}-", self._directories)
-        except Exception as error:
-            # Later, since ending a call at once begins another, which may end at once.
-            outcome = failed(handle, Failure.of(error))
-            self._loop.call_soon_threadsafe(self._finish, handle.number, None, outcome)
-            return
-        handle.payload = _owned(payload)
-        try:
-            task = (f"value-{handle.number}-", payload)
-            future = pool.schedule(child.run, args=task, timeout=handle.call.timeout)
-        except RuntimeError:  # the pool broke, and nobody has looked yet
-            del self._running[handle.number]
-            self._waiting.append(handle)
-            self._rebuild(pool)
-            return
-        self._futures[handle.number] = future
-        # By number, since the pool holds on to its last task, and a handle to its value.
-        future.add_done_callback(partial(self._done, handle.number))
+    def _dispatch(self) -> None:
+        while self._waiting and self._idle:
+            handle = self._waiting.popleft()
+            if handle.settled:
+                self._end_soon(handle, None)
+                continue
+            try:
+                payload = store((handle.call, handle.parents), f"call-{handle.number}-", self._directories)
+            except Exception as error:
+                self._end_soon(handle, failed(handle, Failure.of(error)))
+                continue
+            self._give(self._idle.pop(), handle, payload)
 
-    def _done(self, number: int, future: Any) -> None:
-        if future.cancelled():
-            # The pool kills the child within a moment; until then it may still write its value.
-            self._loop.call_soon_threadsafe(self._loop.call_later, 5.0, self._discard, number)
-            self._finish(number, None, None)
-        elif (error := future.exception()) is None:
-            kept, outcome = future.result()
-            self._finish(number, _owned(kept), outcome)
-        elif (handle := self._running.get(number)) is not None:
-            self._discard(number)
-            self._finish(number, None, _outcome_of(handle, error))
+    def _end_soon(self, handle: Handle, outcome: Outcome | None) -> None:
+        # Not at once, since the end of a call begins another, which may end at once.
+        self._loop.call_soon(self._ended, handle, None, outcome)
 
-    def _finish(self, number: int, kept: Snapshot | None, outcome: Outcome | None) -> None:
-        with self._lock:
-            handle = self._running.pop(number, None)
-            self._futures.pop(number, None)
+    def _give(self, child: Child, handle: Handle, payload: Snapshot) -> None:
+        child.handle, handle.payload, handle.started = handle, owned(payload), time.time()
+        if handle.call.timeout is not None:
+            self._loop.call_later(handle.call.timeout, self._overdue, child, handle)
+        with contextlib.suppress(OSError):  # it has just died, and the loop is about to hear so
+            child.connection.send_bytes(pickle.dumps((_value_name(handle), payload)))
+
+    def _overdue(self, child: Child, handle: Handle) -> None:
+        if child.handle is handle and not handle.settled:
+            self.collect_logs()
+            handle.settle(None, timed_out(handle))
+            child.process.end()
+
+    def _heard(self, child: Child) -> None:
+        """Takes a child's answer, or notes that it is gone."""
+        try:
+            kept, outcome = pickle.loads(child.connection.recv_bytes())
+        except (EOFError, OSError):
+            self._loop.remove_reader(child.connection)
+            self._start_task(self._replace(child))
+            return
+        handle, child.handle = child.handle, None
+        self._idle.append(child)
+        self._end(handle, owned(kept), outcome)
+        self._dispatch()
+
+    def _end(self, handle: Handle | None, kept: Snapshot | None, outcome: Outcome | None) -> None:
         if handle is not None:
             handle.payload = None
             self._ended(handle, kept, outcome)
 
-    def _discard(self, number: int) -> None:
-        discard(f"value-{number}-", self._directories)
+    async def _replace(self, child: Child) -> None:
+        if child in self._idle:
+            self._idle.remove(child)
+        child.process.end()  # what it started, and itself if it only closed its connection
+        await asyncio.to_thread(child.process.join)
+        child.connection.close()
+        self._children.discard(child)
+        how = ending(child.process.exitcode or 0)
+        if (handle := child.handle) is not None:
+            discard(_value_name(handle), self._directories)
+            self._end(handle, None, lost(handle, how))
+        else:
+            _log.warning("an idle process of the Local executor died: %s; another takes its place", how)
+            await asyncio.sleep(_PAUSE)
+        await self._hire(1)
 
-    def _watch(self) -> None:
-        if self._pool is not None and not self._pool.active:
-            self._rebuild(self._pool)
-        elif self._pool is None and not self._builder.is_alive():
-            self._build(None)
-        self._watcher = self._loop.call_later(_WATCH, self._watch)
+    async def _hire(self, count: int) -> None:
+        while count and not self._closed:
+            try:
+                child = await asyncio.to_thread(self._spawn)
+            except Exception:
+                _log.exception("the Local executor cannot start a process; it tries again")
+                await asyncio.sleep(_PAUSE)
+                continue
+            count -= 1
+            self._loop.add_reader(child.connection, self._heard, child)
+            self._idle.append(child)
+            self._dispatch()
 
-    def _rebuild(self, broken: ProcessPool) -> None:
-        """Replaces a pool that broke, for which the death of an idle child is enough."""
-        with self._lock:
-            if self._pool is not broken:
-                return
-            self._pool = None
-            orphans = list(self._running.values())
-        for handle in orphans:
-            self._finish(handle.number, None, lost(handle, "the pool of processes broke"))
-        self._build(broken)
+    def _spawn(self) -> Child:
+        context = Context()
+        ours, theirs = context.Pipe()
+        with theirs:
+            process = context.Process(
+                target=child.serve, args=(theirs, self._directories, self._env_vars), name="flowtilla-stage"
+            )
+            process.start()
+        spawned = Child(process, ours)
+        self._children.add(spawned)
+        return spawned
 
-    def _build(self, broken: ProcessPool | None) -> None:
-        """Makes a pool in the background, so that the worker is up at once."""
-        self._builder = threading.Thread(target=self._make_pool, args=(broken,), name="flowtilla-pool", daemon=True)
-        self._builder.start()
+    def _kill_all(self) -> None:
+        for each in list(self._children):
+            each.process.end()
+        for each in list(self._children):
+            each.process.join()
 
-    def _make_pool(self, broken: ProcessPool | None) -> None:
-        if broken is not None:
-            _end(broken)
-        pool: Any = ProcessPool(
-            max_workers=self._count,
-            initializer=child.begin,
-            initargs=(self._directories, self._env_vars),
-            context=Context(),
-        )
-        try:
-            sound = pool.active  # asking starts the processes
-        except Exception:
-            _log.exception("the Local executor cannot start its processes; it tries again")
-            sound = False
-        with self._lock:
-            if not sound:
-                pool.stop()
-                return
-            self._pool = pool
-            waiting, self._waiting = self._waiting, []
-            for handle in waiting:
-                self.run(handle)
-
-    def _end(self) -> None:
-        self._builder.join()
-        if self._pool is not None:
-            _end(self._pool)
+    def _start_task(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _owned(kept: Snapshot | None) -> Snapshot | None:
-    """Returns a copy of the snapshot; its file, if it has one, goes with the last reference to the copy."""
-    if not isinstance(kept, Mapped):
-        return kept
-    owned = replace(kept)
-    weakref.finalize(owned, owned.path.unlink, missing_ok=True).atexit = False
-    return owned
-
-
-def _end(pool: Any) -> None:
-    pool.stop()
-    pool.join()
-
-
-def _outcome_of(handle: Handle, error: BaseException) -> Outcome:
-    if isinstance(error, TimeoutError):
-        return timed_out(handle)
-    if isinstance(error, ProcessExpired):
-        return lost(handle, ending(0 if error.exitcode == ENDED_WITH_ZERO else error.exitcode))
-    return failed(handle, Failure.of(error, lost=isinstance(error, BrokenProcessPool)))
+def _value_name(handle: Handle) -> str:
+    return f"value-{handle.number}-"

@@ -1,34 +1,26 @@
 """Child processes that start clean and end at once."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing import popen_spawn_posix, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
-
-#: What `exitcode` says of a child that ended itself with 0 in the middle of a call; pebble would take 0 for no news.
-ENDED_WITH_ZERO = 256
 
 _launching = threading.Lock()
 
 
 class Process(SpawnProcess):
-    """A child that is killed, with what its stage started, instead of being asked to end."""
+    """A child of a session of its own, which ends with it."""
 
-    def terminate(self) -> None:
-        if self.is_alive() and self.pid is not None:
-            try:
+    def end(self) -> None:
+        """Kills the child and whatever it started."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:  # it has no group of its own yet
-                self.kill()
-
-    @property
-    def exitcode(self) -> int | None:
-        code = super().exitcode
-        return ENDED_WITH_ZERO if code == 0 else code
+        self.kill()  # for one too young to have a session
 
     @staticmethod
     def _Popen(process: Any) -> Any:
@@ -42,7 +34,7 @@ class Context(SpawnContext):
     Process = Process
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Keeps a child from importing the worker's main script, which may be slow, or start a worker itself."""
     prepare, thread = spawn.get_preparation_data, threading.get_ident()

@@ -5,16 +5,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from flowtilla.logs import LogLine
 from flowtilla_executors import capture, recorder
 from flowtilla_executors.base import LogSink
 from flowtilla_executors.invoke import invoke
+from flowtilla_executors.local.directory import PrivateDirectory, bases
 from flowtilla_executors.local.failures import Ended, timed_out
+from flowtilla_executors.local.files import owned, store
 from flowtilla_executors.local.handle import Handle
 from flowtilla_executors.local.memory import ThreadMemory, lend
-from flowtilla_executors.values import snapshot
+from flowtilla_executors.values import IMMUTABLE, Same, Snapshot
 
 
 class Threads:
@@ -40,6 +44,8 @@ class Threads:
         self._threads = self._busy = 0
         self._environment = {name: os.environ.get(name) for name in self._env_vars}
         os.environ.update(self._env_vars)
+        self._private = [PrivateDirectory(base) for base in bases()]
+        self._directories = [directory.path for directory in self._private]
         capture.install()
         lend(ThreadMemory())
 
@@ -72,6 +78,8 @@ class Threads:
                 os.environ[name] = value
         for _ in range(self._threads):
             self._queue.put(None)
+        for directory in self._private:
+            directory.close()
 
     def _work(self) -> None:
         while self._run_next():
@@ -88,11 +96,18 @@ class Threads:
             if handle.call.timeout is not None:
                 self._loop.call_soon_threadsafe(self._loop.call_later, handle.call.timeout, self._overdue, handle)
             parents = [parent.load for parent in handle.parents]
-            kept, outcome = invoke(handle.call, parents, snapshot, self._sink_of(handle), lambda: handle.settled)
+            keep = partial(self._keep, f"value-{handle.number}-")
+            kept, outcome = invoke(handle.call, parents, keep, self._sink_of(handle), lambda: handle.settled)
         with self._lock:
             self._busy -= 1
         self._ended(handle, kept, outcome)
         return True
+
+    def _keep(self, name: str, value: Any) -> Snapshot:
+        if type(value) in IMMUTABLE:
+            return Same(value)
+        # A big array is copied once, into a file; whoever takes it maps that, and copies only the pages it changes.
+        return owned(store(value, name, self._directories))
 
     def _sink_of(self, handle: Handle) -> Callable[[Sequence[LogLine]], None]:
         def emit(lines: Sequence[LogLine]) -> None:

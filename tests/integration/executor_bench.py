@@ -1,0 +1,151 @@
+"""The executors under test, a table, and the bench the conformance suite uses. Another back end is one row more."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from flowtilla.context import Context
+from flowtilla.targets import import_path
+from flowtilla_executors import Call, Executor, Items, Joined, Literal, Outcome, Parent
+from flowtilla_executors.local import LocalExecutor
+
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row: how to make the executor with two cpus, and whether its stages have processes of their own."""
+
+    make: Callable[..., Executor[Any]]
+    kind: str
+    isolates: bool
+
+
+BACKENDS = {
+    "local-threads": Backend(lambda **options: LocalExecutor(cpus=2, mode="threads", **options), "local", False),
+    "local-processes": Backend(lambda **options: LocalExecutor(cpus=2, mode="processes", **options), "local", True),
+}
+
+
+@dataclass
+class Bench:
+    """An executor that runs, and the shortest words to use it."""
+
+    executor: Executor[Any]
+    runner: asyncio.Runner
+    lines: list[Any] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.run(self.executor.start(self.lines.extend))
+
+    def close(self) -> None:
+        self.run(self.executor.close())
+
+    def run(self, work: Any) -> Any:
+        async def within() -> Any:
+            async with asyncio.timeout(PATIENCE):
+                return await work
+
+        return self.runner.run(within())
+
+    def submit(self, call: Call, *parents: Any) -> Any:
+        async def begin() -> Any:  # in the loop, where the engine submits
+            return self.executor.submit(call, parents)
+
+        return self.run(begin())
+
+    def outcome(self, handle: Any) -> Outcome:
+        return self.run(self.executor.outcome(handle))
+
+    def finished(self, call: Call, *parents: Any) -> Any:
+        """Submits a call and returns its handle once it succeeded."""
+        handle = self.submit(call, *parents)
+        outcome = self.outcome(handle)
+        assert outcome.failure is None, outcome.failure.traceback
+        return handle
+
+    def result(self, call: Call, *parents: Any) -> Outcome:
+        return self.outcome(self.submit(call, *parents))
+
+    def value(self, call: Call, *parents: Any) -> Any:
+        return self.fetch(self.finished(call, *parents))
+
+    def fetch(self, handle: Any) -> Any:
+        return self.run(self.executor.fetch(handle))
+
+    def cancel(self, handle: Any) -> None:
+        self.run(self.executor.cancel(handle))
+
+    def until(self, true: Callable[[], Any], why: str) -> None:
+        """Lets the loop run until a condition holds."""
+
+        async def wait() -> None:
+            end = time.monotonic() + PATIENCE
+            while not true():
+                assert time.monotonic() < end, why
+                await asyncio.sleep(0.01)
+
+        self.run(wait())
+
+
+def context(stage: str = "stage", **fields: Any) -> Context:
+    given = {"run_id": "run1", "namespace": "space", "workflow": "flow", "attempt": 1, "executor": "local"}
+    return Context(stage=stage, **(given | fields))
+
+
+def call(function: Callable[..., Any], *args: Any, **options: Any) -> Call:
+    """Returns a call; arguments that are not `Parent` or `Joined` are plain values."""
+    wrapped = tuple(arg if isinstance(arg, (Parent, Joined)) else Literal(arg) for arg in args)
+    return Call(import_path(function), options.pop("context", context()), wrapped, **options)
+
+
+def over(values: Any, **options: Any) -> Items:
+    return Items(values if isinstance(values, (Parent, Joined)) else Literal(values), **options)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return BACKENDS[request.param]
+
+
+@pytest.fixture
+def fresh(backend: Backend):
+    """Makes executors of a test's own; closes them after it."""
+    with asyncio.Runner() as runner:
+        made = []
+
+        def make(**options: Any) -> Bench:
+            made.append(Bench(backend.make(**options), runner))
+            made[-1].start()
+            return made[-1]
+
+        yield make
+        for bench in made:
+            bench.close()
+
+
+@pytest.fixture(scope="module")
+def shared(backend: Backend):
+    with asyncio.Runner() as runner:
+        bench = Bench(backend.make(resources={"wheels": 1, "doors": 1}), runner)
+        bench.start()
+        yield bench
+        bench.close()
+
+
+@pytest.fixture
+def executor(shared: Bench) -> Bench:
+    shared.lines.clear()
+    return shared
+
+
+@pytest.fixture
+def isolated(fresh, backend: Backend) -> Bench:
+    """An executor of the test's own whose stages have processes of their own."""
+    if not backend.isolates:
+        pytest.skip("its stages share the worker's process")
+    return fresh()

@@ -1,0 +1,281 @@
+"""The stages of the executors' conformance suite: child processes and clusters import them."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import flowtilla
+from flowtilla import objects
+
+module_log = logging.getLogger(__name__)
+
+
+class Flaky(ValueError):
+    """An error of the stage's own."""
+
+
+@dataclass
+class City:
+    """A class of the stage's own."""
+
+    name: str
+    temperatures: list
+
+
+def give(value=None):
+    return value
+
+
+def add(left, right):
+    return left + right
+
+
+def fail(message="it broke"):
+    raise Flaky(message)
+
+
+def fail_with_cause():
+    try:
+        int("seven")
+    except ValueError as error:
+        raise Flaky("wrong number") from error
+
+
+def leave():
+    sys.exit(3)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def count_up(n):
+    yield from range(n)
+
+
+async def count_up_async(n):
+    for i in range(n):
+        await asyncio.sleep(0)
+        yield i
+
+
+async def add_async(left, right=1):
+    await asyncio.sleep(0)
+    return left + right
+
+
+async def fail_async():
+    await asyncio.sleep(0)
+    raise Flaky("async too")
+
+
+def invert(x):
+    return 1 / x
+
+
+def double(x):
+    return 2 * x
+
+
+def push(values, value=1):
+    """Changes its argument, and says what it saw before."""
+    seen = list(values)
+    values.append(value)
+    return seen
+
+
+def push_many(item, broadcast, *, keyword):
+    seen = [len(item), len(broadcast), len(keyword)]
+    for each in (item, broadcast, keyword):
+        each.append(0)
+    return seen
+
+
+BUFFER = []
+
+
+def fill_buffer(x):
+    """Returns what it keeps, and changes it the next time."""
+    BUFFER[:] = [x]
+    return BUFFER
+
+
+def a_lock(x=None):
+    return threading.Lock()
+
+
+def lock_for_odd(x):
+    return threading.Lock() if x % 2 else x
+
+
+def make_city():
+    return City("Oslo", [1, 2])
+
+
+def is_city(value):
+    return type(value) is City
+
+
+def random_array(size):
+    import numpy
+
+    return numpy.random.default_rng(7).integers(0, 255, size, dtype="u1")
+
+
+def increment(array):
+    array += 1
+    return array
+
+
+def checksum(array):
+    return [int(array.sum()), array.nbytes, bool(array.flags.writeable)]
+
+
+def look_around(x=None):
+    context = flowtilla.context()
+    deadline = None if context.deadline is None else context.deadline - time.time()
+    return [context.run_id, context.stage, context.item, context.executor, context.input, context.config, deadline]
+
+
+def change_input(x=None):
+    context = flowtilla.context()
+    context.input["seen"] = context.input.get("seen", 0) + 1
+    return context.input["seen"]
+
+
+def talk():
+    print("from print")
+    print("from stderr", file=sys.stderr)
+    module_log.warning("from %s", "a module's logger")
+    flowtilla.context().logger.info("from the stage's logger")
+    sys.stdout.write("no newline")
+
+
+def talk_of(x):
+    print(f"item {x}", end="")
+
+
+def talk_oddly():
+    print("10%\r50%\r100%")
+    print("x" * 100_000)
+    print("half \ud800 pair\r")
+    print("a\n\nb")
+
+
+def talk_in_thread():
+    thread = threading.Thread(target=print, args=("from a thread",))
+    thread.start()
+    thread.join()
+
+
+def log_error():
+    try:
+        invert(0)
+    except ZeroDivisionError:
+        module_log.exception("no luck")
+
+
+def talk_then_wait(started):
+    print("before")
+    Path(started).touch()
+    wait_for_ever()
+
+
+def talk_then_die(released):
+    print("last words")
+    wait_for(released)
+    os._exit(3)
+
+
+def beat(file):
+    """Writes to a file until it is cancelled or killed."""
+    end = time.monotonic() + 30
+    with Path(file).open("a", buffering=1) as out:
+        while time.monotonic() < end and not flowtilla.context().cancelled:
+            out.write(".\n")
+            time.sleep(0.01)
+
+
+def wait_for_ever():
+    end = time.monotonic() + 30
+    while time.monotonic() < end and not flowtilla.context().cancelled:
+        time.sleep(0.01)
+
+
+def start_and_wait(file, x=None):
+    Path(file).touch()
+    wait_for_ever()
+
+
+def start_subprocess(file):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(file).write_text(str(child.pid))
+    wait_for_ever()
+
+
+def wait_for(file):
+    end = time.monotonic() + 30
+    while time.monotonic() < end and not Path(file).exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def meet(mine, other):
+    """Returns whether the other call ran at the same time."""
+    Path(mine).touch()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and not Path(other).exists():
+        time.sleep(0.01)
+    return Path(other).exists()
+
+
+def note(file, word):
+    with Path(file).open("a") as out:
+        out.write(word + "\n")
+
+
+def exit_with(code):
+    os._exit(code)
+
+
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+def pid():
+    return os.getpid()
+
+
+def put_object(key, value):
+    objects.put(key, value, strategy="memory")
+
+
+def get_object(key):
+    return objects.get(key, strategy="memory")
+
+
+def change_object(key):
+    objects.get(key, strategy="memory").append("changed")
+
+
+def drop_object(key):
+    before = objects.exists(key, strategy="memory")
+    return [before, objects.delete(key, strategy="memory"), objects.exists(key, strategy="memory")]
+
+
+def talk_much(lines):
+    for number in range(lines):
+        print("line", number)
+        if number % 1000 == 0:
+            time.sleep(0.02)

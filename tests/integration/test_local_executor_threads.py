@@ -1,0 +1,111 @@
+"""The Local executor in threads: what cannot be stopped, and what it puts back."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import executor_functions as f
+from executor_bench import Backend, call, context, fresh  # noqa: F401
+
+from flowtilla_executors.local import LocalExecutor
+
+
+@pytest.fixture
+def backend():
+    return Backend(lambda **options: LocalExecutor(**{"cpus": 1, "mode": "threads"} | options), "local", False)
+
+
+@pytest.fixture
+def bench(fresh):  # noqa: F811
+    return fresh()
+
+
+def test_a_stage_that_ignores_its_timeout_keeps_its_room(bench, tmp_path):
+    """The outcome comes at the deadline; what waits runs when the thread is free."""
+    stuck = bench.submit(call(f.wait_for, str(tmp_path / "go"), timeout=0.05))
+    behind = bench.submit(call(f.give, 1))
+
+    assert bench.outcome(stuck).failure.error == "flowtilla.errors.StageTimeout"
+    assert not behind.settled
+    (tmp_path / "go").touch()
+    assert bench.outcome(behind).value == 1
+
+
+def test_a_stage_hears_that_it_was_cancelled(bench, tmp_path):
+    """`context().cancelled` turns true, and a loop that looks returns."""
+    file = tmp_path / "started"
+    handle = bench.submit(call(f.start_and_wait, str(file)))
+    bench.until(file.exists, "the stage did not begin")
+    bench.cancel(handle)
+
+    assert bench.outcome(handle).failure.error == "asyncio.CancelledError"
+    assert bench.value(call(f.give, 1)) == 1
+
+
+def test_output_outside_stages_goes_where_it_went(bench, capsys):
+    """The worker prints and logs as before, while stages run and after."""
+    bench.finished(call(f.talk))
+    print("the worker's own")
+
+    assert capsys.readouterr().out == "the worker's own\n"
+
+
+def test_closing_puts_everything_back(fresh):  # noqa: F811
+    """Streams, root handlers, levels, thread starting, the environment."""
+
+    def state():
+        root = logging.getLogger()
+        level = logging.getLogger("flowtilla.stage").level
+        return sys.stdout, sys.stderr, list(root.handlers), root.level, level, threading.Thread.start
+
+    before = state()
+    bench = fresh(env_vars={"FLOWTILLA_TEST": "yes"})
+    bench.finished(call(f.talk))
+    assert state() != before
+
+    bench.close()
+
+    assert state() == before
+    import os
+
+    assert "FLOWTILLA_TEST" not in os.environ
+
+
+def test_closing_frees_the_threads(fresh):  # noqa: F811
+    """Idle threads end."""
+    bench = fresh()
+    bench.finished(call(f.give, 1))
+    assert any(thread.name == "flowtilla-stage" for thread in threading.enumerate())
+    bench.close()
+
+    bench.until(
+        lambda: not any(thread.name == "flowtilla-stage" for thread in threading.enumerate()), "a thread lives on"
+    )
+
+
+def test_what_nobody_counts_is_warned_of_once(bench, caplog):
+    """gpus and memory, once for each stage."""
+    for stage in ("one", "one", "two"):
+        bench.finished(call(f.give, 1, context=context(stage), gpus=1, memory=10**12))
+
+    warned = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
+    assert len(warned) == 2
+    assert "'one'" in warned[0]
+    assert "'two'" in warned[1]
+
+
+def test_values_go_with_their_handles(bench):
+    """No idle thread holds the last one."""
+    import gc
+    import weakref
+
+    handle = bench.finished(call(f.give, [1]))
+    gone = weakref.ref(handle)
+    del handle
+
+    bench.until(lambda: gc.collect() >= 0 and gone() is None, "somebody holds the handle")
