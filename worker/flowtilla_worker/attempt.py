@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from rq.results import Result
@@ -22,9 +21,6 @@ from flowtilla_worker.writer import Writer
 
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
 LOG_LINES = 10_000
-
-#: How many hash fields one commit writes: Lua cannot unpack many more.
-_FIELDS = 2_000
 
 #: How a run ends, in RQ's words: job status, registry, result type, the worker's counter.
 _ENDS = {
@@ -107,11 +103,7 @@ class Attempt:
         Raises:
             LeaseLost: the run is another attempt's now; nothing was written.
         """
-        records = {record.name: record.to_json() for record in stages}
-        answer = b"ok"
-        for part in _parts(records, values or {}, job or {}, lines):
-            answer = await self._commit(part)
-        return answer == b"cancel"
+        return await self._commit(_say(stages, values or {}, job or {}, lines)) == b"cancel"
 
     async def end(
         self,
@@ -152,17 +144,18 @@ class Attempt:
         outcome["execution_id"] = self.claim.token
         outcome["execution_started_at"] = repr(started)
         outcome["execution_ended_at"] = repr(now.timestamp())
-        *first, last = _parts({one.name: one.to_json() for one in stages}, {}, fields, lines)
-        for part in first:
-            await self._commit(part)
         seconds = max(1, round(keep))
-        forget = "1" if state is RunState.FINISHED else "0"
-        member = f"{self.claim.namespace}/{self.claim.run_id}"
-        over = round(now.timestamp()) + seconds
-        await self._commit(
-            [*last, seconds, over, member, forget, counter, now.timestamp() - started, *_counted(_flat(outcome))],
-            registry,
-        )
+        say = _say(stages, {}, fields, lines)
+        say["end"] = {
+            "keep": str(seconds),
+            "over": str(round(now.timestamp()) + seconds),
+            "member": f"{self.claim.namespace}/{self.claim.run_id}",
+            "forget": "1" if state is RunState.FINISHED else "0",
+            "counter": counter,
+            "worked": f"{now.timestamp() - started:.6f}",
+            "result": outcome,
+        }
+        await self._commit(say, registry)
 
     async def release(self) -> bool:
         """Hands the run back to the front of its queue; returns whether it was still this attempt's."""
@@ -174,7 +167,7 @@ class Attempt:
         )
         return bool(released)
 
-    async def _commit(self, part: Sequence[Any], registry: str = "finished") -> bytes:
+    async def _commit(self, say: Mapping[str, Any], registry: str = "finished") -> bytes:
         run_id, queue = self.claim.run_id, self.claim.queue
         answer: bytes = await self._writer.call(
             COMMIT,
@@ -190,7 +183,7 @@ class Attempt:
                 keys.ENDED,
                 keys.worker(self._worker),
             ),
-            (self.claim.token, run_id, LOG_LINES, *part),
+            (self.claim.token, run_id, LOG_LINES, json.dumps(say, separators=(",", ":"))),
         )
         if answer == b"lost":
             raise LeaseLost(
@@ -200,32 +193,16 @@ class Attempt:
         return answer
 
 
-def _parts(
-    stages: Mapping[str, str], values: Mapping[str, str], job: Mapping[str, str], lines: Sequence[LogLine]
-) -> list[list[Any]]:
-    """Returns the lists that the commit script takes, in as many portions as Lua needs; the job comes with the last."""
-    portions = max(1, -(-max(len(stages), len(values), len(lines)) // _FIELDS))
-    by_stage, by_value, by_line = iter(stages.items()), iter(values.items()), iter(lines)
-    parts = []
-    for number in range(portions):
-        fields = _flat(job) if number == portions - 1 else []
-        parts.append(
-            [
-                *_counted(_flat(dict(islice(by_stage, _FIELDS)))),
-                *_counted(_flat(dict(islice(by_value, _FIELDS)))),
-                *_counted(fields),
-                *_counted([line.to_json() for line in islice(by_line, _FIELDS)]),
-            ]
-        )
-    return parts
-
-
-def _counted(entries: list[Any]) -> list[Any]:
-    return [len(entries), *entries]
-
-
-def _flat(fields: Mapping[str, Any]) -> list[Any]:
-    return [part for pair in fields.items() for part in pair]
+def _say(
+    stages: Iterable[StageRecord], values: Mapping[str, str], job: Mapping[str, str], lines: Sequence[LogLine]
+) -> dict[str, Any]:
+    """Returns what the commit script takes."""
+    return {
+        "stages": {record.name: record.to_json() for record in stages},
+        "values": values,
+        "job": job,
+        "lines": [line.to_json() for line in lines],
+    }
 
 
 def _pairs(reply: Sequence[bytes]) -> dict[str, bytes]:

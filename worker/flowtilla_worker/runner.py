@@ -63,15 +63,18 @@ class Runner:
         self._started = time.time()
         self._keep = settings.retention
         self._ending = False
-        self._halted: asyncio.Future[Halt] = asyncio.get_running_loop().create_future()
+        self._why: Halt | None = None
+        self._task: asyncio.Task[Any] | None = None
         records = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
         self._journal = Journal(attempt, records, int(claim.job.get("stages", 0)), self.halt)
         self._redis = redis
 
     def halt(self, why: Halt) -> None:
         """Stops the run soon; the first reason counts, and once the run is being ended none does."""
-        if not self._ending and not self._halted.done():
-            self._halted.set_result(why)
+        if not self._ending and self._why is None:
+            self._why = why
+            if self._task is not None:
+                self._task.cancel()
 
     def log(self, lines: Sequence[LogLine]) -> None:
         """Takes lines that its stages wrote."""
@@ -79,16 +82,20 @@ class Runner:
 
     async def run(self) -> RunState | Halt:
         """Drives the attempt to its end, and returns how it ended."""
+        self._task = asyncio.current_task()
         if "cancel" in self.claim.job:
             self.halt(Halt.CANCELLED)
-        work = asyncio.create_task(self._work())
-        self._halted.add_done_callback(lambda _: work.cancel())
+        elif self._why is not None and self._task is not None:
+            self._task.cancel()
         try:
-            await asyncio.wait({work})
-            # Stages that ran were stopped in the cluster before this.
-            if work.cancelled():
-                return await self._stop(self._halted.result())
-            return work.result()
+            try:
+                return await self._work()
+            except asyncio.CancelledError:
+                if self._task is None or self._why is None:
+                    raise
+                # Stages that ran were stopped in the cluster before this.
+                self._task.uncancel()
+                return await self._stop(self._why)
         except LeaseLost as error:
             _log.warning("%s", error)
             return Halt.LOST

@@ -21,6 +21,9 @@ YOUNG = 30.0
 #: The exit code of a worker that refuses its configuration; starting it again would not help.
 BAD_CONFIGURATION = 2
 
+#: Seconds after the grace in which an orphaned worker hands back what is left, and closes its executor.
+_AFTER_GRACE = 15.0
+
 _POLL = 0.05
 
 logger = logging.getLogger("flowtilla.supervisor")
@@ -185,12 +188,18 @@ def worker_command(name: str, *flags: str) -> list[str]:
     return [sys.executable, "-m", "flowtilla.cli", "worker", "--supervised", "--name", name, *flags]
 
 
-def stop_with_supervisor() -> None:
-    """Makes this worker drain when its supervisor is gone: the pipe that is its standard input then ends."""
+def stop_with_supervisor(grace: float) -> None:
+    """Makes this worker drain when its supervisor is gone: the pipe that is its standard input then ends.
+
+    Args:
+        grace: seconds that its runs have to finish; soon after them it ends in any case, for nobody else would end it.
+    """
 
     def watch() -> None:
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace + _AFTER_GRACE)
+        os._exit(1)
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
