@@ -79,6 +79,12 @@ class EmbeddedValkey:
             self._lock = None
 
     @property
+    def hold(self) -> int:
+        """A descriptor that keeps the server alive in processes that inherit it, should this one be killed."""
+        assert self._server is not None
+        return self._server.hold
+
+    @property
     def _log(self) -> Path:
         return self._directory / "valkey.log"
 

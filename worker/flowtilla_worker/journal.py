@@ -5,8 +5,9 @@ import json
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import IO
 
 from flowtilla.errors import LeaseLost
@@ -31,18 +32,16 @@ class Journal:
 
     Args:
         attempt: writes them.
-        records: what is known of each stage; the journal reads and the engine changes them through `note`.
         total: how many stages the workflow has.
         halt: called when a write finds that the run was cancelled, or is another attempt's now.
     """
 
-    def __init__(
-        self, attempt: Attempt, records: Mapping[str, StageRecord], total: int, halt: Callable[[Halt], None]
-    ) -> None:
-        self.records = dict(records)
+    def __init__(self, attempt: Attempt, total: int, halt: Callable[[Halt], None]) -> None:
+        self.records: dict[str, StageRecord] = {}
         self._halt = halt
         self._attempt = attempt
         self._total = total
+        self._ended = 0
         self._changed: set[str] = set()
         self._lines: list[LogLine] = []
         self._recent: deque[LogLine] = deque(maxlen=_SHOWN_LINES)
@@ -52,6 +51,9 @@ class Journal:
 
     def note(self, record: StageRecord) -> None:
         """Takes a changed record; it is written soon, or with the next commit."""
+        before = self.records.get(record.name)
+        # Counted as it changes: a workflow may have thousands of stages, and each commit tells the progress.
+        self._ended += record.state.ended - (before is not None and before.state.ended)
         self.records[record.name] = record
         self._changed.add(record.name)
         self._schedule()
@@ -66,6 +68,12 @@ class Journal:
         self._lines += lines
         self._recent.extend(lines)
         self._schedule()
+
+    def resume(self, records: Iterable[StageRecord]) -> None:
+        """Takes the records of earlier attempts that still hold; they are written already."""
+        for record in records:
+            self.records[record.name] = record
+            self._ended += record.state.ended
 
     def begin_with(self, lines: Sequence[str]) -> None:
         """Takes the lines, as JSON, that earlier attempts wrote, so that the whole log has them too."""
@@ -146,10 +154,9 @@ class Journal:
 
     def _meta(self) -> str:
         """Returns what dashboards show of the run: progress, a table of its stages, the last log lines."""
-        ended = sum(record.state.ended for record in self.records.values())
-        table = {record.name: _summary(record) for record in list(self.records.values())[:_SHOWN_STAGES]}
+        table = {record.name: _summary(record) for record in islice(self.records.values(), _SHOWN_STAGES)}
         meta = {
-            "progress": f"{ended}/{self._total} stages",
+            "progress": f"{self._ended}/{self._total} stages",
             "stages": table,
             "log": [for_dashboards(str(line)) for line in self._recent],
         }

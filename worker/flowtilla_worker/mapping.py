@@ -14,6 +14,9 @@ from flowtilla_worker.value import Chunk, Parents, Value
 #: Seconds of work a chunk should hold: long beside the cost of a call, short beside what people wait for.
 _CHUNK_SECONDS = 0.025
 
+#: Seconds of work below which splitting a chunk gains nothing.
+_WORTH_A_CALL = 0.002
+
 #: A list of more items than this cannot be small as JSON.
 _INLINE_ITEMS = 32 * 1024
 
@@ -167,8 +170,10 @@ class StageMap:
         alone = self._planned.options.timeout is not None or self._planned.retries.count
         if alone or self._seconds is None:
             return 1
-        fair = -(-left // (self._width * _DEPTH))
-        return max(1, min(fair, int(_CHUNK_SECONDS / max(self._seconds, 1e-7))))
+        item = max(self._seconds, 1e-7)
+        # Smaller towards the end, so that all ends together, but never so small that the calls cost more than the items.
+        fair = max(-(-left // (self._width * _DEPTH)), int(_WORTH_A_CALL / item))
+        return max(1, min(fair, int(_CHUNK_SECONDS / item)))
 
     async def _chunk(self, piece: Piece, start: int, stop: int, stream: Stream) -> None:
         try:

@@ -65,8 +65,8 @@ class Runner:
         self._ending = False
         self._why: Halt | None = None
         self._task: asyncio.Task[Any] | None = None
-        records = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
-        self._journal = Journal(attempt, records, int(claim.job.get("stages", 0)), self.halt)
+        self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
+        self._journal = Journal(attempt, int(claim.job.get("stages", 0)), self.halt)
         self._redis = redis
 
     def halt(self, why: Halt) -> None:
@@ -139,15 +139,13 @@ class Runner:
 
     async def _engine(self, message: Message, plan: Plan, caller: Caller, keeper: Keeper) -> Engine:
         """Returns the engine, with what earlier attempts committed."""
-        records = self._journal.records
-        done = done_before(plan, records, self.claim.values.keys())
+        done = done_before(plan, self._earlier, self.claim.values.keys())
+        self._journal.resume(self._earlier[name] for name in done)
         restored = {}
         for name in done:
-            await keeper.publish(records[name].artifacts)
+            await keeper.publish(self._earlier[name].artifacts)
             if name in self.claim.values:
                 restored[name] = await keeper.restore(caller, name, self.claim.values[name])
-        for name in [name for name in records if name not in done]:
-            del records[name]
         return Engine(
             plan, message.input, caller, self._journal, keeper, restored, self.claim.attempt, done, self._losses > 0
         )
@@ -229,7 +227,7 @@ class Runner:
         return int(self.claim.job.get("losses", 0))
 
     def _poison(self) -> ErrorRecord:
-        running = [name for name, record in self._journal.records.items() if record.state is StageState.RUNNING]
+        running = [name for name, record in self._earlier.items() if record.state is StageState.RUNNING]
         where = f" while {', '.join(running)} ran" if running else ""
         message = (
             f"the run took its worker down {self._losses} times{where}, so it was set aside: "

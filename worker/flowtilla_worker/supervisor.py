@@ -42,6 +42,7 @@ class Supervisor:
             has yet to learn that the one before is gone.
         burst: workers end by themselves when the queues are empty, and are then not started again.
         env: the workers' environment; this process's when None.
+        keep_open: descriptors that the workers inherit.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Supervisor:
         command: Callable[[str], Sequence[str]],
         burst: bool = False,
         env: Mapping[str, str] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> None:
-        self._workers = [_Worker(name, command, env) for name in names]
+        self._workers = [_Worker(name, command, env, keep_open) for name in names]
         self._burst = burst
         self._stopping = False
 
@@ -113,7 +115,13 @@ class Supervisor:
 class _Worker:
     """One worker process, again and again."""
 
-    def __init__(self, name: str, command: Callable[[str], Sequence[str]], env: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Callable[[str], Sequence[str]],
+        env: Mapping[str, str] | None,
+        keep_open: Sequence[int],
+    ) -> None:
         self.name = name
         self.done = False
         #: When to start it again; None while it runs or has just ended.
@@ -122,6 +130,7 @@ class _Worker:
         self.code = 0
         self._command = command
         self._env = env
+        self._keep_open = keep_open
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -149,7 +158,11 @@ class _Worker:
         # A session of its own: Ctrl-C at the terminal reaches the supervisor only, so that no worker counts it twice.
         name = f"{self.name}-r{self._starts}" if self._starts else self.name
         self._process = subprocess.Popen(
-            self._command(name), stdin=subprocess.PIPE, start_new_session=True, env=self._env
+            self._command(name),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env=self._env,
+            pass_fds=self._keep_open,
         )
         self._starts += 1
         self._started = time.monotonic()

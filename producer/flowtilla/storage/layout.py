@@ -76,6 +76,11 @@ class Layout:
 
     def _base_of(self, settings: StorageSettings) -> str:
         base = settings.base_path.removeprefix(f"{settings.protocol}://")
+        if settings.bucket_per_namespace and (not self.buckets or "/" in base.strip("/")):
+            raise ConfigurationError(
+                "storage.bucket_per_namespace needs an object store, and in storage.base_path the beginning of a "
+                f"bucket's name; protocol is {settings.protocol} and base_path {base!r}"
+            )
         if self.local:
             # Once and here, so that no later change of the working directory moves the store.
             return str(Path(base).expanduser().absolute()).rstrip("/")
@@ -85,10 +90,5 @@ class Layout:
             raise ConfigurationError(
                 f"storage.base_path {base!r} is not a bucket: with protocol {settings.protocol} give my-bucket, "
                 "or my-bucket/folder"
-            )
-        if settings.bucket_per_namespace and (not self.buckets or "/" in base.strip("/")):
-            raise ConfigurationError(
-                "storage.bucket_per_namespace needs an object store, and in storage.base_path the beginning of a "
-                f"bucket's name; protocol is {settings.protocol} and base_path {base!r}"
             )
         return base.strip("/") if self.objects else base.rstrip("/")

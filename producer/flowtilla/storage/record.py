@@ -15,7 +15,7 @@ from flowtilla.names import Name
 VERSION = re.compile(r"\d{16}-[0-9a-f]{8}\Z", re.ASCII)
 
 # Each could mean another file than it seems to, on some system: a drive, an escape, a version of an object.
-_TREACHEROUS = re.compile(r"[\x00-\x1f\x7f\\]|\A[A-Za-z]:|%[0-9A-Fa-f]{2}|\?versionId=")
+_TREACHEROUS = re.compile(r"[\x00-\x1f\x7f\\]|(\A|/)[A-Za-z]:|%[0-9A-Fa-f]{2}|\?versionId=")
 
 _lock = threading.Lock()
 _last = 0

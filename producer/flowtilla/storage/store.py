@@ -153,14 +153,11 @@ class ArtifactStore:
 
     def delete(self, namespace: str, name: str) -> bool:
         """Removes an artifact and its old versions, and returns whether there was one; what is staged stays."""
-        found = self._versions(namespace, name).delete()
-        self._files.remove_empty(self._files.folder(namespace))
-        return found
+        return self._versions(namespace, name).delete()
 
     def purge(self, namespace: str, name: str) -> None:
         """Removes everything of a name, staged versions included."""
         self._versions(namespace, name).purge()
-        self._files.remove_empty(self._files.folder(namespace))
 
     def namespaces(self) -> builtins.list[str]:
         """Returns the namespaces that hold something, sorted."""

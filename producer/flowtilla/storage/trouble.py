@@ -42,7 +42,9 @@ def told(settings: StorageSettings, action: str, path: str) -> Iterator[None]:
 def _what_to_check(error: Exception, settings: StorageSettings) -> str:
     kind = type(error).__name__
     if isinstance(error, ImportError):
-        return 'pip install "flowtilla[s3]"' if settings.protocol in ("s3", "s3a") else "install the package that it names"
+        return (
+            'pip install "flowtilla[s3]"' if settings.protocol in ("s3", "s3a") else "install the package that it names"
+        )
     if isinstance(error, OSError) and error.errno in _FULL:
         return "free some space, or raise the limit, and try again"
     if settings.protocol in ("file", "local"):

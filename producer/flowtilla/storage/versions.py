@@ -61,7 +61,7 @@ class Versions:
             record = ArtifactRecord.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            why = f"{'.'.join(map(str, first['loc']))!r}: {first['msg']}"
         else:
             if (record.namespace, record.name) == (self._namespace, self._name):
                 return record
@@ -119,13 +119,14 @@ class Versions:
         self._files.remove(self.pointer)
         for version in gone:
             self._remove(version)
-        self._files.remove_empty(self._home)
+        self._remove_empty()
         return _CURRENT in children
 
     def purge(self) -> None:
         """Removes everything, staged versions included."""
         self._files.remove(self.pointer)
         self._files.remove(self._home)
+        self._remove_empty()
 
     def _write_record(self, path: str, record: ArtifactRecord) -> None:
         self._files.replace(path, record.model_dump_json().encode(), aside=f"{self._home}/{record.version}")
@@ -148,7 +149,10 @@ class Versions:
         for child in self._files.children(self._home):
             if child.partition(".")[0] == version:
                 self._files.remove(f"{self._home}/{child}")
-        self._files.remove_empty(self._home)
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        self._files.remove_empty(self._home, self._files.folder(self._namespace))
 
 
 def _versions(children: list[str]) -> set[str]:

@@ -1,0 +1,70 @@
+"""One worker on one embedded server, for the benchmarks."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+import flowtilla
+from flowtilla.settings import Settings
+from flowtilla_worker.embedded import EmbeddedValkey
+
+HERE = Path(__file__).parent
+
+
+class Bench:
+    """An embedded server with a client, and workers on it.
+
+    Args:
+        url: the server's.
+        folder: for storage and logs.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.redis = redis.Redis.from_url(url)
+        storage = {"base_path": str(folder / "storage")}
+        self.client = flowtilla.Client(settings=Settings.model_validate({"redis": {"url": url}, "storage": storage}))
+        self.env = os.environ | {
+            "PYTHONPATH": str(HERE),
+            "FLOWTILLA__REDIS__URL": url,
+            "FLOWTILLA__STORAGE__BASE_PATH": str(folder / "storage"),
+            "FLOWTILLA__SERVICES__WORKER__CONCURRENCY": "64",
+            "FLOWTILLA__SERVICES__WORKER__MODULES": '["noop"]',
+        }
+
+    @contextmanager
+    def worker(self, mode: str, name: str = "bench") -> Iterator[subprocess.Popen[bytes]]:
+        """Runs a worker whose stages run in threads or processes; entered once it listens."""
+        env = self.env | {
+            "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": f'{{"target": "local", "mode": "{mode}", "cpus": 2}}'
+        }
+        command = [sys.executable, "-m", "flowtilla.cli", "worker", "--name", name]
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as file:
+            worker = subprocess.Popen(command, env=env, stderr=file, cwd=self.folder)
+        try:
+            while b"listens on" not in log.read_bytes():
+                time.sleep(0.005)
+            yield worker
+        finally:
+            worker.terminate()
+            worker.wait()
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """Starts an embedded server, append-only as in production."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder), persistent=True) as server:
+        yield Bench(server.url, Path(folder))
+
+
+def show(what: str, value: float, unit: str, than: str = "") -> None:
+    """Prints one line of a table."""
+    print(f"{what:58} {value:12,.2f} {unit:8} {than}", flush=True)

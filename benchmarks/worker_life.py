@@ -1,0 +1,110 @@
+"""How a worker starts, idles, and is replaced when it is killed; and what a long queue costs.
+
+python benchmarks/worker_life.py [--kills 20] [--queued 1000000]
+"""
+
+import argparse
+import random
+import signal
+import statistics
+import time
+
+import noop
+
+from fleet import Bench, bench, show
+from flowtilla import Stage, Workflow
+
+NOOP = Workflow("noop", [Stage(name="nothing", target=noop.nothing)])
+FIVE = Workflow(
+    "five",
+    [Stage(name="a", target=noop.nothing)]
+    + [Stage(name=f"b{i}", target=noop.same, depends_on=["a"], retries=2, timeout="90s") for i in range(4)],
+)
+SPIN = Workflow("spin", [Stage(name="spin", target=noop.spin, type="parameterized", map_on="x")])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--queued", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with bench() as on:
+        starting(on)
+        recovery(on, options.kills)
+    with bench() as on:
+        depth(on, options.queued)
+
+
+def starting(on: Bench) -> None:
+    """Seconds until a worker listens, and its memory when idle."""
+    times = []
+    for number in range(5):
+        begun = time.perf_counter()
+        with on.worker("processes", f"start-{number}") as worker:
+            times.append(time.perf_counter() - begun)
+            on.client.submit(NOOP).result(timeout=30)
+            with open(f"/proc/{worker.pid}/status") as status:  # noqa: PTH123
+                idle = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+    show("`flowtilla worker` listens after", statistics.median(times), "s")
+    show("idle worker's memory, after one run", idle, "MiB")
+
+
+def recovery(on: Bench, kills: int) -> None:
+    """Seconds from kill -9 of a worker to the next attempt of its run on another, with default lease and heartbeat."""
+    times = []
+    with on.worker("threads", "survivor"):
+        for number in range(kills):
+            with on.worker("threads", f"victim-{number}") as victim:
+                # The survivor takes from another queue only what it is handed by the reaper; so both serve one queue,
+                # and the run is tried until the victim has it.
+                run = on.client.submit(SPIN, {"x": list(range(100_000))})
+                while (record := run.record).state == "queued":
+                    time.sleep(0.01)
+                if record.worker != f"victim-{number}":
+                    run.cancel()
+                    continue
+                time.sleep(random.uniform(0, 3))
+                victim.send_signal(signal.SIGKILL)
+                begun = time.perf_counter()
+                while run.record.attempt == 1:
+                    time.sleep(0.01)
+                times.append(time.perf_counter() - begun)
+                run.cancel()
+                run.wait(timeout=30)
+    times.sort()
+    show(f"kill -9 to next attempt, p50 of {len(times)}", statistics.median(times), "s")
+    show("kill -9 to next attempt, longest", times[-1], "s")
+
+
+def depth(on: Bench, queued: int) -> None:
+    """Memory of a queued run, and what a claim costs on a short and on a long queue."""
+    before = on.redis.info("memory")["used_memory"]
+    on.client.submit_many([{"workflow": FIVE}] * 10_000)
+    each = (on.redis.info("memory")["used_memory"] - before) / 10_000
+    show("a queued run of five stages in Redis", each, "bytes")
+    short = claim(on)
+    for _ in range(queued // 10_000 - 1):
+        on.client.submit_many([{"workflow": FIVE}] * 10_000)
+    show("claim of 16 runs, 10,000 queued", short, "us")
+    show(f"claim of 16 runs, {queued:,} queued", claim(on), "us")
+
+
+def claim(on: Bench) -> float:
+    """Returns the server's microseconds for a claim, the median of 50."""
+    from flowtilla import keys
+    from flowtilla_worker.scripts import CLAIM
+
+    names = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.queue("default"))
+    prefixes = (keys.job(""), keys.registry("wip", ""), keys.queue(""), keys.RUN)
+    times = []
+    for number in range(50):
+        on.redis.config_resetstat()
+        on.redis.eval(
+            CLAIM.text, len(names), *names, 16, "bench", f"n{number}", 10_000, "now", *prefixes, "data", "origin"
+        )
+        times.append(on.redis.info("commandstats")["cmdstat_eval"]["usec"])
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()

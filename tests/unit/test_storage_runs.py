@@ -1,0 +1,95 @@
+"""What runs keep for themselves: results and checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowtilla.errors import StorageError, ValueNotStorable
+from flowtilla.settings import StorageSettings
+from flowtilla.storage import ArtifactStore
+from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
+from flowtilla.storage.results import load_result, store_result
+
+
+class Point:
+    """A class of the user's own."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.x == self.x
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StorageSettings:
+    return StorageSettings(base_path=str(tmp_path / "storage"))
+
+
+@pytest.fixture
+def data(settings: StorageSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def test_a_result_comes_back_by_its_reference(settings: StorageSettings, data: dict[str, Any]) -> None:
+    """A reference says where, how and how large, and leads to the value; several results of one run stay apart."""
+    references = [store_result(data, "ns", "run-1", value) for value in ([1] * 9, "two")]
+    assert [load_result(settings, reference) for reference in references] == [[1] * 9, "two"]
+    path = Path(references[0]["artifact"])
+    assert path.is_relative_to(Path(settings.base_path, "results", "ns", "run-1"))
+    assert (references[0]["format"], references[0]["size"]) == ("json", path.stat().st_size)
+
+
+def test_a_result_that_cannot_be_stored_is_refused(data: dict[str, Any]) -> None:
+    """A result is stored as what it is or not at all."""
+    with pytest.raises(ValueNotStorable, match="a tuple"):
+        store_result(data, "ns", "run-1", (1, 2))
+
+
+@pytest.mark.parametrize("reference", [{}, {"record": None}, {"record": {"name": "../x"}}])
+def test_a_damaged_reference_is_a_clear_error(settings: StorageSettings, reference: dict[str, Any]) -> None:
+    """What is no reference leads nowhere."""
+    with pytest.raises(StorageError, match="no record"):
+        load_result(settings, reference)
+
+
+@pytest.mark.parametrize("value", [Point(3), (1, {2}), None, {"a": Point(1)}])
+def test_checkpoints_take_any_value(data: dict[str, Any], value: object) -> None:
+    """A checkpoint comes back equal, whatever its class; nobody finds it by name."""
+    record = save_checkpoint(data, "ns", "run-1", "fetch", value)
+    assert load_checkpoint(data, record) == value
+    assert not ArtifactStore(StorageSettings.model_validate(data), "checkpoints").exists("ns", "run-1")
+
+
+def test_only_a_runs_own_pickles_are_loaded(settings: StorageSettings, data: dict[str, Any]) -> None:
+    """A record of anything but a checkpoint is refused, and one that leads elsewhere finds nothing."""
+    record = save_checkpoint(data, "ns", "run-1", "fetch", 1)
+    for change in ({"format": "json"}, {"name": "run-2"}, {"run_id": None}, {"namespace": "../x"}):
+        with pytest.raises(StorageError, match=r"no checkpoint|no record"):
+            load_checkpoint(data, record | change)
+    artifact = ArtifactStore(settings).put("ns", "run-1", 1, format="pickle", run_id="run-1")
+    with pytest.raises(StorageError, match="missing"):
+        load_checkpoint(data, artifact.record.model_dump(mode="json"))
+
+
+def test_a_value_that_does_not_pickle_is_refused(data: dict[str, Any]) -> None:
+    """What cannot be saved fails loudly and leaves nothing."""
+    with pytest.raises(ValueNotStorable):
+        save_checkpoint(data, "ns", "run-1", "fetch", (n for n in ()))
+    assert [path for path in Path(data["base_path"]).rglob("*") if path.is_file()] == []
+
+
+def test_a_purged_run_leaves_nothing_of_its_own(settings: StorageSettings, data: dict[str, Any]) -> None:
+    """Purging a run removes all it kept for itself, and nothing of other runs or of the namespace."""
+    store_result(data, "ns", "run-1", 1)
+    save_checkpoint(data, "ns", "run-1", "fetch", 1)
+    other = store_result(data, "ns", "run-2", 2)
+    ArtifactStore(settings).put("ns", "summary", 3)
+    for area in ("results", "checkpoints", "logs"):
+        ArtifactStore(settings, area).purge("ns", "run-1")
+    assert not list(Path(settings.base_path).rglob("*run-1*"))
+    assert load_result(settings, other) == 2
+    assert ArtifactStore(settings).get("ns", "summary").read() == 3
