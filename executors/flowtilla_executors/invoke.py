@@ -22,7 +22,7 @@ from flowtilla_executors.call import Argument, Call, Items, Joined, Literal
 from flowtilla_executors.capture import recording
 from flowtilla_executors.outcome import Failure, Outcome, class_name
 from flowtilla_executors.recorder import Recorder, host
-from flowtilla_executors.values import Source, fresh, snapshot
+from flowtilla_executors.values import IMMUTABLE, Source, fresh, snapshot
 
 Kept = TypeVar("Kept")
 
@@ -60,6 +60,7 @@ def invoke(
             kept = _checked(keep, value, call.context)
             found = {
                 "item_failures": tuple(run.failures),
+                "busy": run.busy,
                 "value": describe.inline(value, call.inline),
                 "size": getattr(kept, "size", None),
                 "length": describe.length(value),
@@ -84,6 +85,7 @@ class _Run:
     staged: list[dict[str, Any]]
     cancelled: Callable[[], bool] | None
     failures: list[tuple[int, Failure]] = field(default_factory=list)
+    busy: float = 0.0
 
     def once(self) -> Any:
         function = _function(self.call.target)
@@ -117,9 +119,11 @@ class _Run:
     ) -> Any:
         call = self.call
         with entered(call.context, item=item, timeout=call.timeout, _staged=staged, _cancelled=self.cancelled):
+            begun = time.perf_counter()
             try:
                 return _drained(function(*args, **kwargs))
             finally:
+                self.busy += time.perf_counter() - begun
                 self.recorder.end_lines()
 
     def _arguments(self) -> list[Source]:
@@ -158,6 +162,8 @@ def _placed(
 
 def _drained(result: Any) -> Any:
     """Returns what a function really computes: awaits a coroutine, makes a list of what is read only once."""
+    if type(result) in IMMUTABLE:
+        return result
     if inspect.iscoroutine(result):
         result = asyncio.run(result)
     if inspect.isasyncgen(result):

@@ -62,6 +62,7 @@ class Outcome:
         length: how many items the value has when it is a list or another ordered sequence, else None.
         iterable: whether a mapped stage can map over the value.
         kind: the value's class, as `module.QualName`.
+        busy: seconds in the function itself, of all items together.
         started, ended: seconds since the epoch, on the clock of `host`.
         logs: lines not yet handed to the log sink, in order.
         artifacts: what the call stored, to be published when the stage is committed, or discarded if it failed; of a
@@ -79,6 +80,7 @@ class Outcome:
     length: int | None = None
     iterable: bool = False
     kind: str = ""
+    busy: float = 0.0
     logs: tuple[LogLine, ...] = ()
     artifacts: tuple[dict[str, Any], ...] = ()
 

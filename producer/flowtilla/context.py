@@ -3,10 +3,9 @@
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -95,11 +94,26 @@ def current() -> Context | None:
     return _current.get()
 
 
-@contextmanager
-def entered(base: Context, **changes: Any) -> Iterator[Context]:
-    """Makes a context the current one; `changes` replace its fields and its clock starts now."""
-    token = _current.set(replace(base, _started=time.time(), **changes))
-    try:
-        yield context()
-    finally:
-        _current.reset(token)
+class entered:
+    """Makes a context the current one while it is entered; its clock starts then.
+
+    On the way of every item of every map, so it does without `replace`, which is several times slower.
+
+    Args:
+        base: the context.
+        changes: replace its fields.
+    """
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, base: Context, **changes: Any) -> None:
+        self._context = object.__new__(Context)
+        self._context.__dict__.update(base.__dict__ | changes)
+
+    def __enter__(self) -> Context:
+        self._context.__dict__["_started"] = time.time()
+        self._token = _current.set(self._context)
+        return self._context
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self._token)

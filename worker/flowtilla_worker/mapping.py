@@ -171,7 +171,7 @@ class StageMap:
         if alone or self._seconds is None:
             return 1
         item = max(self._seconds, 1e-7)
-        # Smaller towards the end, so that all ends together, but never so small that the calls cost more than the items.
+        # Smaller towards the end, so that all ends together, but not so small that calls cost more than items.
         fair = max(-(-left // (self._width * _DEPTH)), int(_WORTH_A_CALL / item))
         return max(1, min(fair, int(_CHUNK_SECONDS / item)))
 
@@ -189,7 +189,7 @@ class StageMap:
         self.mapped.failures |= failures
         self.mapped.artifacts += outcome.artifacts
         if outcome.failure is None:
-            self._seconds = (outcome.ended - outcome.started) / len(indexes)
+            self._seconds = outcome.busy / len(indexes)
             kept = [index for index in indexes if index not in failures] if failures else indexes
             chunk = Chunk((*piece.order, start), ended.handle, kept, outcome.value, outcome.size)
             insort(self.mapped.chunks, chunk, key=lambda one: one.order)
