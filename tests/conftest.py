@@ -1,6 +1,7 @@
 """What every test stands on: a hard alarm, no inherited configuration, no process left behind."""
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -40,6 +41,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("FLOWTILLA", "RQ_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def clean_logging() -> Iterator[None]:
+    """Takes back what a command run in this process did to the root logger."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
