@@ -7,7 +7,7 @@ import pytest
 
 from flowtilla import Stage
 from flowtilla.errors import InvalidWorkflow
-from flowtilla_worker.binding import Binding, bind
+from flowtilla_worker.plan.binding import Binding, bind
 
 
 def root(function: Callable[..., Any], **options: Any) -> Binding:

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from flowtilla.errors import ConfigurationError, TargetError, TargetNotAllowed
-from flowtilla_worker.catalog import Catalog
+from flowtilla_worker.plan.catalog import Catalog
 
 SOURCE = """
 from os import system

@@ -8,9 +8,9 @@ from flowtilla import Stage, Workflow
 from flowtilla.logs import LogLine
 from flowtilla.record import ErrorRecord, RunRecord, StageRecord
 from flowtilla.states import RunState, StageState
-from flowtilla_worker.catalog import Catalog
-from flowtilla_worker.plan import Plan
-from flowtilla_worker.restore import done_before
+from flowtilla_worker.engine.restore import done_before
+from flowtilla_worker.plan.catalog import Catalog
+from flowtilla_worker.plan.plan import Plan
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 number = st.integers(0, 10**6)

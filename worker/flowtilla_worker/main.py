@@ -3,9 +3,9 @@
 from flowtilla.settings import Settings
 from flowtilla.steps import drive, pipeline
 from flowtilla_executors.registry import create
-from flowtilla_worker.catalog import Catalog
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.logsetup import configure_logging
+from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.worker import Worker
 
 

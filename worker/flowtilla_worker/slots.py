@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flowtilla.logs import LogLine
 from flowtilla_worker.attempt import Claim
-from flowtilla_worker.halt import Halt
-from flowtilla_worker.runner import Runner
+from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.runner import Runner
 
 _log = logging.getLogger("flowtilla.worker")
 

@@ -21,14 +21,14 @@ from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
 from flowtilla_executors import Executor
 from flowtilla_worker.attempt import Attempt, Claim
-from flowtilla_worker.catalog import Catalog
 from flowtilla_worker.claims import Claims
 from flowtilla_worker.connections import Connections
-from flowtilla_worker.halt import Halt
+from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.runner import Runner
 from flowtilla_worker.heartbeat import Heartbeat
 from flowtilla_worker.housekeeping import Housekeeping
-from flowtilla_worker.plan import Planner
-from flowtilla_worker.runner import Runner
+from flowtilla_worker.plan.catalog import Catalog
+from flowtilla_worker.plan.plan import Planner
 from flowtilla_worker.slots import Slots
 from flowtilla_worker.writer import Writer
 

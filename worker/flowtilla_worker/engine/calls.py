@@ -15,8 +15,8 @@ from flowtilla.settings import StorageSettings
 from flowtilla.workflow import Retries
 from flowtilla_executors import Call, Executor, Failure, Items, Literal, Outcome
 from flowtilla_worker.attempt import Claim
-from flowtilla_worker.plan import PlannedStage
-from flowtilla_worker.value import Parents, Value
+from flowtilla_worker.engine.value import Parents, Value
+from flowtilla_worker.plan.plan import PlannedStage
 
 #: Seconds that an executor may take to stop a call.
 _CANCEL_WITHIN = 5.0
@@ -115,6 +115,16 @@ class Caller:
     async def fetch(self, handle: Any) -> Any:
         """Returns the value behind a handle."""
         return await self._executor.fetch(handle)
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The run's input."""
+        return self._message.input
+
+    @property
+    def attempt(self) -> int:
+        """The attempt's number."""
+        return self._context.attempt
 
     @property
     def cpus(self) -> float:

@@ -5,17 +5,16 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.states import StageState
 from flowtilla_executors import MISSING, Failure, Literal
-from flowtilla_worker.calls import Caller
-from flowtilla_worker.journal import Journal
-from flowtilla_worker.keeper import Keeper, NotKept
-from flowtilla_worker.mapping import Mapped, Piece, StageMap, Stream
-from flowtilla_worker.plan import Plan, PlannedStage
-from flowtilla_worker.value import Parents, Value
+from flowtilla_worker.engine.calls import Caller
+from flowtilla_worker.engine.journal import Journal
+from flowtilla_worker.engine.keeper import Keeper, NotKept
+from flowtilla_worker.engine.mapping import Mapped, Piece, StageMap, Stream
+from flowtilla_worker.engine.value import Parents, Value
+from flowtilla_worker.plan.plan import Plan, PlannedStage
 
 
 class StageFailed(Exception):
@@ -31,36 +30,27 @@ class Engine:
 
     Args:
         plan: the workflow.
-        given: the run's input.
         caller: makes calls on the executor.
         journal: takes records and log lines.
         keeper: stores what does not fit into a record, and publishes artifacts.
-        restored: the values of stages that need not run again.
-        attempt: the attempt's number.
-        done: the stages that need not run again; those of them whose value somebody needs are in `restored`.
-        careful: whether to write that a stage begins before it does: should it kill the worker, it is known.
+        done: the stages that need not run again.
+        values: the values of those of them that somebody may need.
     """
 
     def __init__(
         self,
         plan: Plan,
-        given: Mapping[str, Any],
         caller: Caller,
         journal: Journal,
         keeper: Keeper,
-        restored: Mapping[str, Value],
-        attempt: int,
         done: Collection[str],
-        careful: bool,
+        values: Mapping[str, Value],
     ) -> None:
-        self.values: dict[str, Value] = dict(restored)
+        self.values: dict[str, Value] = dict(values)
         self._plan = plan
-        self._input = given
         self._caller = caller
         self._journal = journal
         self._keeper = keeper
-        self._attempt = attempt
-        self._careful = careful
         self._open = {name for name in plan.stages if name not in done}
         self._waits = {name: {one for one in plan.stages[name].parents if one in self._open} for name in self._open}
         self._streams = {name: Stream() for name in self._open if plan.stages[name].mapped}
@@ -109,11 +99,9 @@ class Engine:
                 self._begin(child)
 
     async def _stage(self, planned: PlannedStage) -> None:
-        record = StageRecord(planned.name, StageState.RUNNING, attempt=self._attempt, started=time.time())
-        self._journal.note(record)
+        record = StageRecord(planned.name, StageState.RUNNING, attempt=self._caller.attempt, started=time.time())
         try:
-            if self._careful:
-                await self._journal.write()
+            await self._journal.begin(record)
             try:
                 value = await (self._map(planned, record) if planned.mapped else self._simple(planned, record))
             except StageFailed as failed:
@@ -185,7 +173,7 @@ class Engine:
         source = planned.source
         if source is None:
             key = planned.stage.map_on or ""
-            items = self._input[key]
+            items = self._caller.input[key]
             if not isinstance(items, (list, str, dict)):
                 raise StageFailed(_failed(record, _not_iterable(planned, f"input[{key!r}]", type(items).__name__)))
             yield Piece((), Literal(list(items)), range(len(items)))
@@ -252,7 +240,7 @@ class Engine:
             child = below.pop()
             if child in self._waits:
                 del self._waits[child]
-                self._journal.note(StageRecord(child, StageState.SKIPPED, attempt=self._attempt))
+                self._journal.note(StageRecord(child, StageState.SKIPPED, attempt=self._caller.attempt))
                 if child in self._streams:
                     await self._streams[child].close(failed=True)
                 self._close(child)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowtilla_executors import MISSING, Argument, Call, Failure, Items, Literal
-from flowtilla_worker.calls import Caller, Ended, with_items
-from flowtilla_worker.plan import PlannedStage
-from flowtilla_worker.value import Chunk, Parents, Value
+from flowtilla_worker.engine.calls import Caller, Ended, with_items
+from flowtilla_worker.engine.value import Chunk, Parents, Value
+from flowtilla_worker.plan.plan import PlannedStage
 
 #: Seconds of work a chunk should hold: long beside the cost of a call, short beside what people wait for.
 _CHUNK_SECONDS = 0.025

@@ -9,9 +9,9 @@ from flowtilla import graph
 from flowtilla.decorator import options_of
 from flowtilla.errors import InvalidWorkflow
 from flowtilla.workflow import Resources, Retries, Stage, StageOptions, Workflow
-from flowtilla_worker.binding import Binding, bind
-from flowtilla_worker.catalog import Catalog
-from flowtilla_worker.portable import portable
+from flowtilla_worker.plan.binding import Binding, bind
+from flowtilla_worker.plan.catalog import Catalog
+from flowtilla_worker.plan.portable import portable
 
 
 @dataclass(frozen=True)

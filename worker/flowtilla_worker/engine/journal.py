@@ -14,7 +14,7 @@ from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
 from flowtilla.record import StageRecord
 from flowtilla_worker.attempt import Attempt, for_dashboards
-from flowtilla_worker.halt import Halt
+from flowtilla_worker.engine.halt import Halt
 
 #: Seconds between two reports of what is not a commit: progress and log lines.
 _INTERVAL = 0.25
@@ -34,11 +34,13 @@ class Journal:
         attempt: writes them.
         total: how many stages the workflow has.
         halt: called when a write finds that the run was cancelled, or is another attempt's now.
+        careful: whether to write that a stage begins before it does: should it kill the worker, it is known.
     """
 
-    def __init__(self, attempt: Attempt, total: int, halt: Callable[[Halt], None]) -> None:
+    def __init__(self, attempt: Attempt, total: int, halt: Callable[[Halt], None], careful: bool) -> None:
         self.records: dict[str, StageRecord] = {}
         self._halt = halt
+        self._careful = careful
         self._attempt = attempt
         self._total = total
         self._ended = 0
@@ -94,13 +96,15 @@ class Journal:
         self.note(record)
         await self._write({} if value is None else {record.name: value})
 
-    async def write(self) -> None:
-        """Writes all that waits, at once.
+    async def begin(self, record: StageRecord) -> None:
+        """Takes the record of a stage that is about to begin.
 
         Raises:
             LeaseLost: the run is another attempt's now.
         """
-        await self._write({})
+        self.note(record)
+        if self._careful:
+            await self._write({})
 
     def take(self) -> tuple[list[StageRecord], list[LogLine], dict[str, str]]:
         """Returns all that waits to be written: records, lines, fields of the job; for the run's last write."""
@@ -136,7 +140,7 @@ class Journal:
 
     async def _write_quietly(self) -> None:
         with suppress(LeaseLost):
-            await self.write()
+            await self._write({})
 
     async def _write(self, values: Mapping[str, str]) -> None:
         records, lines, job = self.take()

@@ -11,9 +11,9 @@ from flowtilla.storage import ArtifactRecord, ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
 from flowtilla.storage.results import store_result
 from flowtilla_executors import MISSING, Failure, Literal
-from flowtilla_worker.calls import Caller
-from flowtilla_worker.plan import PlannedStage
-from flowtilla_worker.value import Parents, Value
+from flowtilla_worker.engine.calls import Caller
+from flowtilla_worker.engine.value import Parents, Value
+from flowtilla_worker.plan.plan import PlannedStage
 
 #: The most bytes of JSON that are kept in Redis, for a value and for a result.
 INLINE = 64 * 1024

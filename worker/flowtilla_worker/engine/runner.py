@@ -19,13 +19,13 @@ from flowtilla.storage.logs import store_log
 from flowtilla_executors import Executor, Failure
 from flowtilla_executors.outcome import class_name
 from flowtilla_worker.attempt import Attempt, Claim
-from flowtilla_worker.calls import Caller
-from flowtilla_worker.engine import Engine, error_record
-from flowtilla_worker.halt import Halt
-from flowtilla_worker.journal import Journal
-from flowtilla_worker.keeper import INLINE, Keeper, NotKept, inline_json
-from flowtilla_worker.plan import Plan, Planner
-from flowtilla_worker.restore import done_before
+from flowtilla_worker.engine.calls import Caller
+from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.journal import Journal
+from flowtilla_worker.engine.keeper import INLINE, Keeper, NotKept, inline_json
+from flowtilla_worker.engine.restore import done_before
+from flowtilla_worker.engine.stages import Engine, error_record
+from flowtilla_worker.plan.plan import Plan, Planner
 
 _log = logging.getLogger("flowtilla.worker")
 
@@ -66,7 +66,7 @@ class Runner:
         self._why: Halt | None = None
         self._task: asyncio.Task[Any] | None = None
         self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
-        self._journal = Journal(attempt, int(claim.job.get("stages", 0)), self.halt)
+        self._journal = Journal(attempt, int(claim.job.get("stages", 0)), self.halt, self._losses > 0)
         self._redis = redis
 
     def halt(self, why: Halt) -> None:
@@ -116,7 +116,7 @@ class Runner:
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
         caller = Caller(self._executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
         try:
-            engine = await self._engine(message, plan, caller, keeper)
+            engine = await self._engine(plan, caller, keeper)
         except NotKept as error:
             return await self._end(RunState.FAILED, error=_outside(error.failure))
         try:
@@ -137,18 +137,16 @@ class Runner:
         plan.check_input(message.input)
         return message, plan
 
-    async def _engine(self, message: Message, plan: Plan, caller: Caller, keeper: Keeper) -> Engine:
+    async def _engine(self, plan: Plan, caller: Caller, keeper: Keeper) -> Engine:
         """Returns the engine, with what earlier attempts committed."""
         done = done_before(plan, self._earlier, self.claim.values.keys())
         self._journal.resume(self._earlier[name] for name in done)
-        restored = {}
+        values = {}
         for name in done:
             await keeper.publish(self._earlier[name].artifacts)
             if name in self.claim.values:
-                restored[name] = await keeper.restore(caller, name, self.claim.values[name])
-        return Engine(
-            plan, message.input, caller, self._journal, keeper, restored, self.claim.attempt, done, self._losses > 0
-        )
+                values[name] = await keeper.restore(caller, name, self.claim.values[name])
+        return Engine(plan, caller, self._journal, keeper, done, values)
 
     async def _finish(self, plan: Plan, engine: Engine, caller: Caller, keeper: Keeper) -> RunState:
         values = {name: engine.values[name] for name in plan.finals}

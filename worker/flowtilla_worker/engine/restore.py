@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from flowtilla.record import StageRecord
 from flowtilla.states import StageState
-from flowtilla_worker.plan import Plan
+from flowtilla_worker.plan.plan import Plan
 
 
 def done_before(plan: Plan, records: Mapping[str, StageRecord], kept: Collection[str]) -> set[str]:

@@ -1,0 +1,1 @@
+"""Drives one attempt of one run, from its claim to its end."""
