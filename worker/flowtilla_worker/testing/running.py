@@ -15,7 +15,7 @@ from flowtilla.settings import Settings
 from flowtilla.steps import drive
 from flowtilla.submission import enqueue, prepare
 from flowtilla.workflow import Workflow
-from flowtilla_worker.catalog import Catalog
+from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.testing.executors import ExecutorLike, made
 from flowtilla_worker.testing.loop import on_loop
 from flowtilla_worker.worker import Worker

@@ -1,0 +1,1 @@
+"""Two cities' temperatures: stages that load, check, fit, join and draw them."""

@@ -1,0 +1,69 @@
+"""A run's record, for people and for programs."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flowtilla.cli.output import moment, print_table
+
+if TYPE_CHECKING:
+    from flowtilla.record import ErrorRecord, RunRecord, StageRecord
+
+
+def as_data(record: "RunRecord") -> dict[str, Any]:
+    """Returns the record as plain data."""
+    done, total = record.progress
+    return asdict(record) | {"progress": {"done": done, "total": total}}
+
+
+def print_record(record: "RunRecord") -> None:
+    """Prints a run, its stages, and why it failed."""
+    done, total = record.progress
+    rows = {
+        "run": record.id,
+        "state": f"{record.state}, {done}/{total} stages",
+        "workflow": record.workflow,
+        "namespace": record.namespace,
+        "queue": record.queue,
+        "tags": ", ".join(record.tags),
+        "attempt": str(record.attempt) if record.attempt else "",
+        "worker": record.worker or "",
+        "created": moment(record.created_at),
+        "started": moment(record.started_at),
+        "ended": moment(record.ended_at),
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"{name:<10} {value}")
+    if record.stages:
+        print()
+        print_table(
+            ["STAGE", "STATE", "ITEMS", "TIME", "RETRIES", "ATTEMPT"], [_row(s) for s in record.stages.values()]
+        )
+    if record.error is not None:
+        print(f"\n{describe(record.error)}")
+    for stage in record.stages.values():
+        if stage.errors:
+            print(f"\nitems of {stage.name} that failed:")
+            for index, error in stage.errors.items():
+                print(f"  {index}: {error.error}: {error.message}")
+
+
+def describe(error: "ErrorRecord") -> str:
+    """Returns where a run failed, how, and the original traceback."""
+    where = f"stage {error.stage}" if error.stage else "run"
+    where += "" if error.item is None else f", item {error.item}"
+    said = f"{error.error}: {error.message}" if error.error else error.message
+    return f"{where}: {said}\n{error.traceback}".rstrip()
+
+
+def items(stage: "StageRecord") -> str:
+    """Returns how many of a stage's items have ended, of how many."""
+    if stage.total is None:
+        return ""
+    failed = f", {stage.failed} failed" if stage.failed else ""
+    return f"{stage.done}/{stage.total}{failed}"
+
+
+def _row(stage: "StageRecord") -> list[str]:
+    seconds = "" if stage.seconds is None else f"{stage.seconds:.2f} s"
+    return [stage.name, stage.state, items(stage), seconds, str(stage.retries or ""), str(stage.attempt or "")]

@@ -1,0 +1,74 @@
+"""`flowtilla worker` and `flowtilla dev`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowtilla.cli.options import ConfigFile
+
+if TYPE_CHECKING:
+    from flowtilla.settings import Settings
+
+
+def worker(
+    processes: Annotated[
+        int, typer.Option("-n", min=1, help="So many worker processes, each restarted if it dies.")
+    ] = 1,
+    name: Annotated[str | None, typer.Option(help="The worker's name; several are NAME-1, NAME-2, ...")] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", "-q", help="A queue to work on; repeat it, the most urgent first.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="So many runs at once in each process.")] = None,
+    burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
+    config: ConfigFile = None,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run workers. SIGTERM or Ctrl-C lets runs finish; a second one hands them back at once."""
+    from flowtilla.config import load
+
+    given = {"queues": queue, "concurrency": concurrency}
+    overrides = {key: value for key, value in given.items() if value}
+    settings = load(config, overrides={"services": {"worker": overrides}})
+    if processes > 1:
+        flags = [*(["--burst"] if burst else []), *(["--config", str(config)] if config else [])]
+        flags += [word for one in queue or [] for word in ("--queue", one)]
+        flags += ["--concurrency", str(concurrency)] if concurrency else []
+        raise typer.Exit(_supervise(settings, processes, name, burst, flags))
+    raise typer.Exit(_work(settings, name, burst, supervised))
+
+
+def _work(settings: "Settings", name: str | None, burst: bool, supervised: bool) -> int:
+    from flowtilla_worker.main import run_worker
+    from flowtilla_worker.supervisor import stop_with_supervisor
+
+    if supervised:
+        stop_with_supervisor(settings.services.worker.grace)
+    # As `python -m` and `rq worker` have it: the stages are often in the folder the worker is started in.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return run_worker(settings, name, burst)
+
+
+def _supervise(settings: "Settings", processes: int, name: str | None, burst: bool, flags: list[str]) -> int:
+    from flowtilla_worker.logsetup import configure_logging
+    from flowtilla_worker.supervisor import Supervisor, worker_command, worker_names
+
+    configure_logging(settings.logging)
+    names = worker_names(name, processes)
+    return Supervisor(names, lambda one: worker_command(one, *flags), burst).run()
+
+
+def dev(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The server's port; a free one by default.")
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="Start rq-dashboard too, if it is installed.")] = True,
+    processes: Annotated[int, typer.Option("-n", min=1, help="So many worker processes.")] = 1,
+    config: ConfigFile = None,
+) -> None:
+    """Run a server, a worker and a dashboard for this folder, until Ctrl-C. Needs no Redis."""
+    from flowtilla_worker.dev.run import run_dev
+
+    raise typer.Exit(run_dev(processes, port, dashboard, config))
