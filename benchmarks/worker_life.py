@@ -10,7 +10,6 @@ import statistics
 import time
 
 import noop
-
 from fleet import Bench, bench, show
 from flowtilla import Stage, Workflow
 

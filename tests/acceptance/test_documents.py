@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from documents import ROOT, blocks, write_files
 from fleet import until
-
 from flowtilla.config import load
 from flowtilla_worker.embedded import EmbeddedValkey
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from dockerfile import Dockerfile, sources, variables
 
 import flowtilla
+from dockerfile import Dockerfile, sources, variables
 from fleet import until
 from flowtilla.settings import Settings
 from flowtilla_worker.dev.ports import free_port

@@ -4,10 +4,10 @@ import signal
 from datetime import UTC, datetime
 
 import pytest
-from fleet import LEASE, Fleet, until
 from redis import Redis
 from rq.utils import utcparse
 
+from fleet import LEASE, Fleet, until
 from flowtilla.errors import RunQuarantined
 
 #: A stage that is committed, then one that waits for the test.

@@ -2,10 +2,10 @@
 
 import time
 
-import executor_functions as f
 import pytest
-from executor_bench import PATIENCE, call, context, over
 
+import executor_functions as f
+from executor_bench import PATIENCE, call, context, over
 from flowtilla.errors import ExecutorError
 from flowtilla_executors import MISSING, Call, Joined, Literal, Parent
 

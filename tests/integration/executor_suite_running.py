@@ -4,10 +4,10 @@ import asyncio
 import threading
 import time
 
-import executor_functions as f
 import pytest
-from executor_bench import PATIENCE, call, context, over
 
+import executor_functions as f
+from executor_bench import PATIENCE, call, context, over
 from flowtilla.errors import ExecutorClosed, ResourcesUnavailable
 from flowtilla_executors import Outcome
 

@@ -5,10 +5,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from fleet import Fleet, until
 from redis import Redis
 
 import flowtilla
+from fleet import Fleet, until
 from flowtilla.errors import (
     MessageError,
     MessageTooLarge,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from dockerfile import Dockerfile, sources
 from redis import Redis
 
+from dockerfile import Dockerfile, sources
 from fleet import Fleet, until
 from flowtilla import config
 from flowtilla.units import parse_duration

@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
 from executor_bench import Backend, Bench, call, fresh, over  # noqa: F401
-
 from flowtilla_executors import Parent
 from flowtilla_executors.local import LocalExecutor
 from flowtilla_executors.local.directory import PrivateDirectory, bases

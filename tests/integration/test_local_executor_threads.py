@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
 from executor_bench import Backend, call, context, fresh  # noqa: F401
-
 from flowtilla_executors.local import LocalExecutor
 
 

@@ -7,12 +7,12 @@ import zlib
 
 import pytest
 import rq
-from fleet import Fleet, until
 from redis import Redis
 from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from fleet import Fleet, until
 from flowtilla.errors import MessageError, MessageTooLarge, UnsupportedVersion
 from flowtilla.message import decode, encode
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shapes import dags
 
 from flowtilla import Stage, Workflow
 from flowtilla_executors import Executor
 from flowtilla_worker.testing import run_workflow, started_executor
+from shapes import dags
 
 MODES = ["threads", "processes"]
 

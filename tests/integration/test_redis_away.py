@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from fleet import Fleet, until
-
 from flowtilla_worker.embedded import EmbeddedValkey
 
 

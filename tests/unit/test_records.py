@@ -2,7 +2,6 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from shapes import dags
 
 from flowtilla import Stage, Workflow
 from flowtilla.logs import LogLine
@@ -11,6 +10,7 @@ from flowtilla.states import RunState, StageState
 from flowtilla_worker.engine.restore import done_before
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.plan.plan import Plan
+from shapes import dags
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 number = st.integers(0, 10**6)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shapes import dags
 
 from flowtilla import Retries, Stage, Workflow, graph, stage
 from flowtilla.decorator import is_stage, options_of
@@ -15,6 +14,7 @@ from flowtilla.errors import InvalidName, InvalidWorkflow
 from flowtilla.names import check_name
 from flowtilla.units import parse_duration, parse_size
 from flowtilla.workflow import Resources
+from shapes import dags
 
 
 def some_stage() -> None:

@@ -1,6 +1,6 @@
 """What the engine and the Local executor cost: maps, CPU work, big arrays, big workflows.
 
-    python benchmarks/stages.py [--repeats 5]
+    python benchmarks/stage_costs.py [--repeats 5]
 
 Each is measured on a worker of its own; what is done by hand is done in this process, in the same minutes.
 """
@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import noop
-
 from fleet import Bench, bench, show
 from flowtilla import Stage, Workflow
 
