@@ -43,8 +43,8 @@ _CLAIM_AT_ONCE = 64
 #: Seconds until the worker's state in RQ follows when it becomes busy or idle.
 _SHOW = 0.2
 
-#: Seconds that closing the executor may take.
-_CLOSE = 10.0
+#: Seconds that closing the executor, or sending the last words, may take.
+_CLOSE = 5.0
 
 
 class Worker(BaseWorker):
@@ -166,10 +166,10 @@ class Worker(BaseWorker):
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._executor.close(), _CLOSE)
-            await asyncio.to_thread(self._heartbeat.stop)
-            await self._writer.close()
+            # Each within bounds: a cluster or a Redis that does not answer must not keep the worker from ending.
+            for closing in (self._executor.close(), asyncio.to_thread(self._heartbeat.stop), self._writer.close()):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(closing, _CLOSE)
             await listening.aclose()
             await self._redis.aclose()
 

@@ -64,11 +64,13 @@ class Writer:
         return await request.reply
 
     async def close(self) -> None:
-        """Sends what waits and stops."""
-        while self._waiting:
-            await asyncio.wait([request.reply for request in self._waiting])
-        self._loop_task.cancel()
-        await asyncio.gather(self._loop_task, return_exceptions=True)
+        """Sends what waits, however long Redis is away, and stops; cancelled, it stops without."""
+        try:
+            while self._waiting:
+                await asyncio.wait([request.reply for request in self._waiting])
+        finally:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
 
     async def _serve(self) -> None:
         while True:
