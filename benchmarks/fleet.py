@@ -13,7 +13,7 @@ import redis
 
 import flowtilla
 from flowtilla.settings import Settings
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 HERE = Path(__file__).parent
 

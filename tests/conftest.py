@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from fleet import Fleet
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 #: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
 ALARM = 120

@@ -120,9 +120,14 @@ class AsyncClient:
         self, namespace: str | None = None, state: RunState | str | None = None, limit: int = 100
     ) -> list[AsyncRun]:
         """Returns the newest runs, newest first; see `Client.runs`."""
+        return [self._run(record.id) for record in await self.records(namespace, state, limit)]
+
+    async def records(
+        self, namespace: str | None = None, state: RunState | str | None = None, limit: int = 100
+    ) -> list[RunRecord]:
+        """Returns what Redis knows of the newest runs; see `Client.records`."""
         wanted = None if state is None else RunState(state)
-        records = await adrive(protocol.list_runs(namespace, wanted, limit), self._redis)
-        return [self._run(record.id) for record in records]
+        return await adrive(protocol.list_runs(namespace, wanted, limit), self._redis)
 
     def _run(self, run_id: str) -> AsyncRun:
         return AsyncRun(run_id, self._redis, self.settings)

@@ -13,7 +13,7 @@ def describe(error: ValidationError, source: str, known: dict[tuple[str, ...], l
     Args:
         error: what pydantic found.
         source: what was read, a file's name for example.
-        known: the keys that are allowed at a path, to suggest the one that was meant.
+        known: the keys that are allowed at a path, to suggest the one that was meant; `[]` stands for any index.
     """
     lines = [f"  {path(detail['loc'])}: {_problem(detail, known or {})}" for detail in error.errors()]
     return "\n".join([f"{source} is not valid:", *lines])
@@ -28,7 +28,7 @@ def path(location: tuple[int | str, ...]) -> str:
 
 
 def _problem(detail: ErrorDetails, known: dict[tuple[str, ...], list[str]]) -> str:
-    where = tuple(str(part) for part in detail["loc"])
+    where = tuple(part if isinstance(part, str) else "[]" for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return "unknown key" + suggest(where[-1], known.get(where[:-1], []))
     if detail["type"] == "missing":

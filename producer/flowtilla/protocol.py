@@ -78,10 +78,10 @@ def _newest(namespace: str, state: RunState | None, limit: int) -> Steps[list[Ru
         ids = yield partial(_page, keys.runs(namespace), start)
         if not ids or len(found) >= limit:
             break
-        jobs = yield from pipeline(
-            *(lambda redis, run_id=run_id: redis.hgetall(keys.job(run_id.decode())) for run_id in ids)
-        )
-        records = (RunRecord.parse(run_id.decode(), job) for run_id, job in zip(ids, jobs, strict=True))
+        names = [run_id.decode() for run_id in ids]
+        hashes = [key for name in names for key in (keys.job(name), keys.stages(name))]
+        found_hashes = yield from pipeline(*(lambda redis, key=key: redis.hgetall(key) for key in hashes))
+        records = (RunRecord.parse(*one) for one in zip(names, found_hashes[::2], found_hashes[1::2], strict=True))
         found += [record for record in records if record and state in (None, record.state)]
     return found[:limit]
 

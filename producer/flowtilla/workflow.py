@@ -197,7 +197,7 @@ class Workflow(_Model):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InvalidWorkflow(describe(error, f"workflow {name or _name_in(fields)}")) from error
+            raise InvalidWorkflow(describe(error, f"workflow {name or _name_in(fields)}", _KNOWN)) from error
 
     # Tells pydantic to validate data without passing through __init__, which is for people.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -216,7 +216,7 @@ class Workflow(_Model):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise InvalidWorkflow(describe(error, source)) from error
+            raise InvalidWorkflow(describe(error, source, _KNOWN)) from error
 
     @property
     def name(self) -> str:
@@ -242,6 +242,16 @@ class Workflow(_Model):
     def wire_json(self) -> str:
         """The same as compact JSON, made once: many runs share a workflow."""
         return json.dumps(self.to_wire(), separators=(",", ":"))
+
+
+#: The keys that a file may have, by where, for suggestions.
+_KNOWN = {
+    (): list(Workflow.model_fields),
+    ("metadata",): list(Metadata.model_fields),
+    ("spec",): list(Spec.model_fields),
+    ("spec", "stages", "[]"): [*Stage.model_fields, "options"],
+    ("spec", "stages", "[]", "retries"): list(Retries.model_fields),
+}
 
 
 def _name_in(fields: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 STAGES = """
 import logging, time

@@ -11,7 +11,7 @@ import pytest
 from documents import ROOT, blocks, write_files
 from fleet import until
 from flowtilla.config import load
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 
 @pytest.fixture

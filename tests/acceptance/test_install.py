@@ -23,8 +23,8 @@ import flowtilla
 from dockerfile import Dockerfile, sources, variables
 from fleet import until
 from flowtilla.settings import Settings
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 from flowtilla_worker.dev.ports import free_port
-from flowtilla_worker.embedded import EmbeddedValkey
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 import flowtilla
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 LISTENS = re.compile(r"worker (\S+) listens on")
 

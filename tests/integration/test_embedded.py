@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from flowtilla.errors import QueueUnavailable
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -37,7 +37,7 @@ def answers(url: str) -> bool:
 # Starts a server, says where, and waits to be ended.
 HOLDER = """
 import sys, time
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 with EmbeddedValkey(sys.argv[1], persistent=True) as server:
     print(server.url, flush=True)
     time.sleep(600)

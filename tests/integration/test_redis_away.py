@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from fleet import Fleet, until
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 
 def test_a_run_outlives_a_restart_of_redis(tmp_path: Path) -> None:
@@ -35,6 +35,8 @@ def test_a_worker_can_be_stopped_while_redis_is_away(tmp_path: Path) -> None:
         run = fleet.submit({"name": "gate"})
         fleet.begun()
         server.stop()
+        # In the middle of a claim, which is where an idle slot waits.
+        until(lambda: "Redis is away" in fleet.said("w"))
         fleet.kill("w", signal.SIGTERM)
         assert fleet.ended("w", seconds=60) == 1
 

@@ -782,7 +782,7 @@ def test_a_missing_object_is_a_key_error(run: Callable[..., Run]) -> None:
             [{"name": "a", "target": "m.f", "resources": {"memory": "8 GBs"}}],
             r"resources.memory: '8 GBs' is not a size",
         ),
-        ([{"name": "a", "target": "m.f", "retires": 2}], r"stages\[0\].retires: unknown key"),
+        ([{"name": "a", "target": "m.f", "retires": 2}], r"stages\[0\].retires: unknown key; did you mean 'retries'\?"),
         ([{"name": "a", "target": "f"}], r"stages\[0\].target: 'f' is not a dotted path"),
     ],
 )

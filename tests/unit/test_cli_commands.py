@@ -226,7 +226,11 @@ def test_help_imports_nothing_heavy() -> None:
 def test_the_shell_can_complete(shell: str) -> None:
     """A completion script is printed for the common shells, and completing names the commands."""
     command = str(Path(sys.executable).with_name("flowtilla"))
-    script = subprocess.run([command, "--show-completion", shell], capture_output=True, text=True, check=True).stdout
+    # Else typer asks the process tree which shell this is, and heeds no argument.
+    asked = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = subprocess.run(
+        [command, "--show-completion", shell], capture_output=True, text=True, check=True, env=asked
+    ).stdout
     words = {"_FLOWTILLA_COMPLETE": "complete_bash", "COMP_WORDS": "flowtilla s", "COMP_CWORD": "1"}
     completed = subprocess.run([command], capture_output=True, text=True, env=os.environ | words).stdout
 

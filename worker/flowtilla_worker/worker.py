@@ -116,6 +116,7 @@ class Worker(BaseWorker):
         self._asked_to_stop += 1
         _log.info("asked to stop: %s", "finishing" if self._asked_to_stop == 1 else "handing back what is left at once")
         self._changed.set()
+        self._stopped.set()
         if self._asked_to_stop > 1:
             self._hurry.set()
 
@@ -134,7 +135,7 @@ class Worker(BaseWorker):
 
     async def _serve(self, burst: bool) -> bool:
         self._loop = asyncio.get_running_loop()
-        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._changed, self._stopped, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._redis = self._connections.asyncio(patience=self._own.lease)
         self._writer = Writer(self._redis)
         self._slots = Slots(self._own.concurrency, self._runner, self._slots_changed)
@@ -178,7 +179,7 @@ class Worker(BaseWorker):
         while not self._asked_to_stop:
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE)
-            claims = await self._claims.take(room) if room else []
+            claims = await self._take(room) if room else []
             for claim in claims or ():
                 self._slots.begin(claim)
             if burst and claims == [] and not self._slots:
@@ -187,6 +188,19 @@ class Worker(BaseWorker):
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _POLL)
+
+    async def _take(self, room: int) -> list[Claim] | None:
+        """Claims runs; asked to stop meanwhile, it gives a Redis that is away no more than `_CLOSE` seconds."""
+        taking = asyncio.create_task(self._claims.take(room))
+        stopped = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not taking.done():
+            await asyncio.wait({taking}, timeout=_CLOSE)
+        if taking.done():
+            return taking.result()
+        taking.cancel()
+        return []
 
     def _runner(self, claim: Claim) -> Runner:
         attempt = Attempt(claim, self._writer, self.name)

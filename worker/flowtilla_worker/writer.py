@@ -48,7 +48,8 @@ class Writer:
     def __init__(self, redis: Any) -> None:
         self._redis = redis
         self._waiting: list[_Request] = []
-        self._wake = asyncio.Event()
+        self._wake, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
         self._loop_task = asyncio.create_task(self._serve(), name="flowtilla-writer")
         self._known = False
 
@@ -60,14 +61,14 @@ class Writer:
         """
         request = _Request(script, keys, args)
         self._waiting.append(request)
+        self._idle.clear()
         self._wake.set()
         return await request.reply
 
     async def close(self) -> None:
         """Sends what waits, however long Redis is away, and stops; cancelled, it stops without."""
         try:
-            while self._waiting:
-                await asyncio.wait([request.reply for request in self._waiting])
+            await self._idle.wait()
         finally:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
@@ -81,6 +82,7 @@ class Writer:
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._wake.clear()
+                self._idle.set()
 
     async def _send(self, batch: list[_Request]) -> None:
         delay, longest = _BACKOFF

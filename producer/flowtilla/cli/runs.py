@@ -25,7 +25,7 @@ def runs(
     if state is not None and state not in list(RunState):
         raise typer.BadParameter(f"{state!r} is none of {', '.join(RunState)}", param_hint="--state")
     with client_of(config) as client:
-        records = [run.record for run in client.runs(namespace, state, limit)]
+        records = client.records(namespace, state, limit)
     if json:
         print_json([as_data(record) for record in records])
         return

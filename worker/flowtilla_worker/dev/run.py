@@ -9,7 +9,7 @@ from pathlib import Path
 from flowtilla import config
 from flowtilla.settings import Settings
 from flowtilla_worker.dev.dashboard import INSTALL, Dashboard
-from flowtilla_worker.embedded import EmbeddedValkey
+from flowtilla_worker.dev.embedded import EmbeddedValkey
 from flowtilla_worker.logsetup import configure_logging
 from flowtilla_worker.supervisor import Supervisor, worker_command, worker_names
 
