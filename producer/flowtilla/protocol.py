@@ -96,24 +96,16 @@ def wait(run_id: str, timeout: float | None) -> Steps[RunRecord]:
     Raises:
         RunNotFinished: it has not ended in time.
     """
-    return (yield from _wait(run_id, timeout))[0]
-
-
-def _wait(run_id: str, timeout: float | None) -> Steps[tuple[RunRecord, Entry | None]]:
     deadline = None if timeout is None else time.monotonic() + timeout
+    newest: Entry | None = None
     while True:
+        # Before looking: the usual case is a run that was just submitted.
+        yield from _next_result(run_id, newest, deadline)
         record, newest = yield from _look(run_id)
         if record.state.ended:
-            return record, newest
-        left = _BLOCK if deadline is None else min(_BLOCK, deadline - time.monotonic())
-        if left <= 0:
-            done, total = record.progress
-            raise RunNotFinished(
-                f"run {run_id} ({record.workflow}) has not ended in {timeout:g} s: it is {record.state}, "
-                f"{done}/{total} stages; it goes on, and waiting again is fine",
-                run_id=run_id,
-            )
-        yield _read(keys.results(run_id), newest[0] if newest else "0", left)
+            return record
+        if deadline is not None and time.monotonic() >= deadline:
+            raise _not_finished(record, timeout)
 
 
 def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]:
@@ -124,14 +116,49 @@ def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]
         RunCancelled: somebody cancelled it.
         RunNotFinished: it has not ended in time.
     """
-    record, newest = yield from _wait(run_id, timeout)
-    if record.state is not RunState.FINISHED:
-        raise record.to_error()
-    reference = record.result_reference
-    if reference is not None:
-        return (yield Blocking(lambda: _stored_result(reference, settings)))
-    encoded = newest[1].get(b"return_value") if newest else None
+    deadline = None if timeout is None else time.monotonic() + timeout
+    newest: Entry | None = None
+    while True:
+        found = yield from _next_result(run_id, newest, deadline)
+        if found is not None and _is_inline(found):
+            return _inline(found)
+        record, newest = yield from _look(run_id)
+        if record.state is RunState.FINISHED and newest is not None:
+            if _is_inline(newest):
+                return _inline(newest)
+            return (yield Blocking(partial(_stored_result, record.result_reference or {}, settings)))
+        if record.state.ended:
+            raise record.to_error()
+        if deadline is not None and time.monotonic() >= deadline:
+            raise _not_finished(record, timeout)
+
+
+def _next_result(run_id: str, after: Entry | None, deadline: float | None) -> Steps[Entry | None]:
+    """Waits a while for a result that is newer than one, and returns the newest."""
+    check_name(run_id, "run id")
+    left = _BLOCK if deadline is None else min(_BLOCK, deadline - time.monotonic())
+    streams = yield _read(keys.results(run_id), after[0] if after else "0", max(left, 0.001))
+    return _entries(streams)[-1] if streams else None
+
+
+def _is_inline(entry: Entry) -> bool:
+    """Returns whether a result is that of a run that ended well, and holds the value itself."""
+    return entry[1].get(b"type") == b"1" and b"stored" not in entry[1]
+
+
+def _inline(entry: Entry) -> Any:
+    # RQ leaves the field out for None.
+    encoded = entry[1].get(b"return_value")
     return None if encoded is None else json.loads(b64decode(encoded))
+
+
+def _not_finished(record: RunRecord, timeout: float | None) -> RunNotFinished:
+    done, total = record.progress
+    return RunNotFinished(
+        f"run {record.id} ({record.workflow}) has not ended in {timeout:g} s: it is {record.state}, "
+        f"{done}/{total} stages; it goes on, and waiting again is fine",
+        run_id=record.id,
+    )
 
 
 def cancel(run_id: str, settings: Settings) -> Steps[str]:
@@ -213,8 +240,8 @@ def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Step
         return list(_lines(run_id, entries)), None
     # The state is read before the lines, so that lines written before the end are all read.
     ended = (yield from fetch(run_id)).state.ended
-    entries = yield _read(keys.log(run_id), after, 0.0 if ended else _BLOCK)
-    found = entries[0][1] if entries else []
+    streams = yield _read(keys.log(run_id), after, 0.0 if ended else _BLOCK)
+    found = _entries(streams) if streams else []
     if not found and ended:
         return [], None
     return list(_lines(run_id, found)), found[-1][0].decode() if found else after
@@ -237,6 +264,16 @@ def _stored_result(reference: Mapping[str, Any], settings: Settings) -> Any:
 def _lines(run_id: str, entries: list[Entry]) -> Iterator[LogLine]:
     for _, fields in entries:
         yield LogLine.from_json(run_id, fields[b"line"])
+
+
+def _entries(streams: Any) -> list[Entry]:
+    """Returns the entries of the only stream that was read; the reply's form depends on the protocol's version."""
+    if isinstance(streams, dict):
+        (batches,) = streams.values()
+        found: list[Entry] = batches[0]
+        return found
+    found = streams[0][1]
+    return found
 
 
 def _read(stream: str, after: str | bytes, seconds: float) -> Any:

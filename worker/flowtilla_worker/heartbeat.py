@@ -48,6 +48,8 @@ class Heartbeat:
         self._held = held
         self._heard = heard
         self._forgotten = forgotten
+        #: What the last beat told.
+        self.busy = False
         self._stopped = False
         self._now = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flowtilla-heartbeat", daemon=True)
@@ -81,6 +83,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         held = self._held()
+        self.busy = bool(held)
         args = (
             round(self._settings.lease * 1000),
             max(1, round(self._settings.lease * _RECORD_LEASES)),

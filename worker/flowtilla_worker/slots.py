@@ -23,7 +23,7 @@ class Slots:
     Args:
         size: how many at most.
         make_runner: returns what drives a claimed run.
-        changed: called when a run has begun, and when one has ended.
+        changed: called when a run has ended.
     """
 
     def __init__(self, size: int, make_runner: Callable[[Claim], Runner], changed: Callable[[], None]) -> None:
@@ -50,7 +50,6 @@ class Slots:
         task = asyncio.create_task(self._drive(runner))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._changed()
 
     def held(self) -> list[tuple[str, str]]:
         """Returns run id and token of each run in hand; safe from any thread."""

@@ -82,7 +82,7 @@ class Worker(BaseWorker):
         self._planner = Planner(catalog)
         self._connections = connections
         self._asked_to_stop = 0
-        self._shown_busy = False
+        self._showing: asyncio.TimerHandle | None = None
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Works until it is told to stop.
@@ -116,7 +116,8 @@ class Worker(BaseWorker):
         self._asked_to_stop += 1
         _log.info("asked to stop: %s", "finishing" if self._asked_to_stop == 1 else "handing back what is left at once")
         self._changed.set()
-        self._stopped.set()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
         if self._asked_to_stop > 1:
             self._hurry.set()
 
@@ -134,11 +135,12 @@ class Worker(BaseWorker):
             self.stop()
 
     async def _serve(self, burst: bool) -> bool:
-        self._loop = asyncio.get_running_loop()
-        self._changed, self._stopped, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._loop, self._burst = asyncio.get_running_loop(), burst
+        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._redis = self._connections.asyncio(patience=self._own.lease)
         self._writer = Writer(self._redis)
-        self._slots = Slots(self._own.concurrency, self._runner, self._slots_changed)
+        self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
         self._claims = Claims(self._writer, self.name, self.queue_names(), self._own.lease)
         self._heartbeat = Heartbeat(
             self._connections.blocking(patience=self._own.lease / 2),
@@ -161,7 +163,7 @@ class Worker(BaseWorker):
         _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
         try:
             await self._executor.start(self._slots.log_sink)
-            await self._claim_until_stopped(burst)
+            await self._claim_until_stopped()
             return await self._slots.drain(self._own.grace, self._hurry)
         finally:
             for task in background:
@@ -174,7 +176,7 @@ class Worker(BaseWorker):
             await listening.aclose()
             await self._redis.aclose()
 
-    async def _claim_until_stopped(self, burst: bool) -> None:
+    async def _claim_until_stopped(self) -> None:
         """Claims runs until the worker is asked to stop."""
         while not self._asked_to_stop:
             self._changed.clear()
@@ -182,7 +184,8 @@ class Worker(BaseWorker):
             claims = await self._take(room) if room else []
             for claim in claims or ():
                 self._slots.begin(claim)
-            if burst and claims == [] and not self._slots:
+                self._show_soon()
+            if self._burst and claims == [] and not self._slots:
                 return
             if len(claims or ()) == room > 0:
                 continue
@@ -192,9 +195,8 @@ class Worker(BaseWorker):
     async def _take(self, room: int) -> list[Claim] | None:
         """Claims runs; asked to stop meanwhile, it gives a Redis that is away no more than `_CLOSE` seconds."""
         taking = asyncio.create_task(self._claims.take(room))
-        stopped = asyncio.create_task(self._stopped.wait())
-        await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        either: set[asyncio.Future[Any]] = {taking, self._stopped}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not taking.done():
             await asyncio.wait({taking}, timeout=_CLOSE)
         if taking.done():
@@ -206,12 +208,22 @@ class Worker(BaseWorker):
         attempt = Attempt(claim, self._writer, self.name)
         return Runner(claim, attempt, self._executor, self._planner, self.settings, self._redis)
 
-    def _slots_changed(self) -> None:
-        self._changed.set()
-        if bool(self._slots) != self._shown_busy:
-            # The worker's state in RQ follows soon, not while the run that made it busy waits for its turn.
-            self._shown_busy = bool(self._slots)
-            self._loop.call_later(_SHOW, self._heartbeat.beat_now)
+    def _run_ended(self) -> None:
+        # There is room again, or nothing left to do in a burst. A worker that had room hears of new runs.
+        if self._slots.free == 1 or (self._burst and not self._slots):
+            self._changed.set()
+        self._show_soon()
+
+    def _show_soon(self) -> None:
+        if self._showing is None:
+            # Soon, not at once: the run that made the worker busy comes first, and may be over by then.
+            self._showing = self._loop.call_later(_SHOW, self._show_state)
+
+    def _show_state(self) -> None:
+        """Lets the worker's state in RQ follow when it has become busy or idle."""
+        self._showing = None
+        if bool(self._slots) != self._heartbeat.busy:
+            self._heartbeat.beat_now()
 
     def _heard(self, lost: list[str], cancelled: list[str]) -> None:
         """Takes what the heartbeat learned, in the heartbeat's thread."""
