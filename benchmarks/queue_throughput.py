@@ -65,9 +65,11 @@ def main() -> None:
             theirs.append(their_round(on, options.runs))
         for which, what in enumerate(("runs/s", "round trips a run", "submit_many, runs/s")):
             show(what, median(ours, which), median(theirs, which))
-        our_times, their_times = latencies(on)
-        show("idle, submit to result, p50 ms", our_times[100], their_times[100])
-        show("idle, submit to result, p99 ms", our_times[198], their_times[198])
+        for pause in (0.0, 0.02):
+            our_times, their_times = latencies(on, pause)
+            what = f"submit to result, {f'each after {pause * 1000:.0f} ms' if pause else 'one after another'}"
+            show(f"{what}, p50 ms", our_times[100], their_times[100])
+            show(f"{what}, p99 ms", our_times[198], their_times[198])
 
 
 def our_round(on: Bench, runs: int) -> Round:
@@ -99,18 +101,18 @@ def start(on: Bench, code: str, how: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", code, how], env=on.env | SETTINGS, stdout=subprocess.PIPE, text=True)
 
 
-def latencies(on: Bench, tries: int = 200) -> list[list[float]]:
+def latencies(on: Bench, pause: float, tries: int = 200, turn_of: int = 20) -> list[list[float]]:
     """Returns the milliseconds from submitting to having the result, on idle workers, sorted: ours and RQ's.
 
-    Both workers run, and the rounds take turns.
+    Both workers run, and take turns of so many rounds. After a pause processor and processes are cold.
     """
+    queue = rq.Queue("rq", connection=on.redis, serializer=JSONSerializer)
 
     def our_turn() -> None:
         on.client.submit(NOOP).result(timeout=30)
 
     def their_turn() -> None:
-        job = rq.Queue("rq", connection=on.redis, serializer=JSONSerializer).enqueue("noop.job")
-        assert job.latest_result(timeout=30) is not None
+        assert queue.enqueue("noop.job").latest_result(timeout=30) is not None
 
     turns: list[Callable[[], None]] = [our_turn, their_turn]
     workers = [start(on, code, "serve") for code in (OURS, THEIRS)]
@@ -118,11 +120,13 @@ def latencies(on: Bench, tries: int = 200) -> list[list[float]]:
         for turn in turns:
             turn()
         times: list[list[float]] = [[], []]
-        for _ in range(tries):
+        for _ in range(tries // turn_of):
             for turn, found in zip(turns, times, strict=True):
-                begun = time.perf_counter()
-                turn()
-                found.append((time.perf_counter() - begun) * 1000)
+                for _ in range(turn_of):
+                    time.sleep(pause)
+                    begun = time.perf_counter()
+                    turn()
+                    found.append((time.perf_counter() - begun) * 1000)
         return [sorted(found) for found in times]
     finally:
         for worker in workers:
@@ -135,7 +139,7 @@ def median(rounds: list[Round], which: int) -> float:
 
 
 def show(what: str, ours: float, theirs: float) -> None:
-    print(f"{what:34} flowtilla {ours:10.2f}   RQ {theirs:10.2f}   ratio {ours / theirs:6.2f}", flush=True)
+    print(f"{what:50} flowtilla {ours:10.2f}   RQ {theirs:10.2f}   ratio {ours / theirs:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

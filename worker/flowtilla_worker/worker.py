@@ -82,6 +82,7 @@ class Worker(BaseWorker):
         self._planner = Planner(catalog)
         self._connections = connections
         self._asked_to_stop = 0
+        self._claiming: asyncio.Task[Any] | None = None
         self._showing: asyncio.TimerHandle | None = None
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
@@ -116,8 +117,9 @@ class Worker(BaseWorker):
         self._asked_to_stop += 1
         _log.info("asked to stop: %s", "finishing" if self._asked_to_stop == 1 else "handing back what is left at once")
         self._changed.set()
-        if not self._stopped.done():
-            self._stopped.set_result(None)
+        if self._claiming is not None:
+            # A Redis that is there answers a claim before this; one that is away must not keep the worker.
+            self._loop.call_later(_CLOSE, self._claiming.cancel)
         if self._asked_to_stop > 1:
             self._hurry.set()
 
@@ -137,7 +139,6 @@ class Worker(BaseWorker):
     async def _serve(self, burst: bool) -> bool:
         self._loop, self._burst = asyncio.get_running_loop(), burst
         self._changed, self._hurry = asyncio.Event(), asyncio.Event()
-        self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._redis = self._connections.asyncio(patience=self._own.lease)
         self._writer = Writer(self._redis)
         self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
@@ -163,7 +164,10 @@ class Worker(BaseWorker):
         _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
         try:
             await self._executor.start(self._slots.log_sink)
-            await self._claim_until_stopped()
+            self._claiming = asyncio.create_task(self._claim_until_stopped())
+            await asyncio.wait({self._claiming})
+            if not self._claiming.cancelled():
+                self._claiming.result()
             return await self._slots.drain(self._own.grace, self._hurry)
         finally:
             for task in background:
@@ -177,32 +181,20 @@ class Worker(BaseWorker):
             await self._redis.aclose()
 
     async def _claim_until_stopped(self) -> None:
-        """Claims runs until the worker is asked to stop."""
+        """Claims runs until the worker is asked to stop, or, in a burst, nothing is left."""
         while not self._asked_to_stop:
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE)
-            claims = await self._take(room) if room else []
+            claims = await self._claims.take(room) if room else []
             for claim in claims or ():
                 self._slots.begin(claim)
                 self._show_soon()
             if self._burst and claims == [] and not self._slots:
                 return
-            if len(claims or ()) == room > 0:
-                continue
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _POLL)
-
-    async def _take(self, room: int) -> list[Claim] | None:
-        """Claims runs; asked to stop meanwhile, it gives a Redis that is away no more than `_CLOSE` seconds."""
-        taking = asyncio.create_task(self._claims.take(room))
-        either: set[asyncio.Future[Any]] = {taking, self._stopped}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not taking.done():
-            await asyncio.wait({taking}, timeout=_CLOSE)
-        if taking.done():
-            return taking.result()
-        taking.cancel()
-        return []
+            if len(claims or ()) < room or not room:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await self._changed.wait()
 
     def _runner(self, claim: Claim) -> Runner:
         attempt = Attempt(claim, self._writer, self.name)
