@@ -3,13 +3,15 @@
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import NoScriptError
 from rq.utils import utcformat
 
 from flowtilla import job, keys, message
@@ -18,7 +20,7 @@ from flowtilla.loading import load_workflow
 from flowtilla.names import check_name
 from flowtilla.scripts import SUBMIT
 from flowtilla.settings import Settings
-from flowtilla.steps import Steps, call, pipeline
+from flowtilla.steps import Steps, pipeline
 from flowtilla.units import parse_duration
 from flowtilla.workflow import Workflow
 
@@ -35,12 +37,13 @@ class Submission:
 
     Args:
         run_id: the run's id, which is the job's.
-        given_id: whether the caller chose the id, so that an equal one is the same run.
+        queue, namespace: where it belongs.
         keys, args: what the submit script takes.
     """
 
     run_id: str
-    given_id: bool
+    queue: str
+    namespace: str
     keys: tuple[str, ...]
     args: tuple[str | bytes | float, ...]
 
@@ -67,7 +70,6 @@ def prepare(
     default = settings.services.compute.default_namespace
     namespace = check_name(default if namespace is None else namespace, "namespace")
     check_name(queue, "queue")
-    given_id = run_id is not None or idempotency_key is not None
     run_id = _run_id(run_id, idempotency_key, namespace)
     when = _when(at, delay, at_front)
     data = message.encode(
@@ -104,34 +106,52 @@ def prepare(
         fields["tags"] = json.dumps(marks)
     return Submission(
         run_id,
-        given_id,
-        keys=(
-            keys.job(run_id),
-            keys.queue(queue),
-            keys.QUEUES,
-            keys.registry("scheduled", queue),
-            keys.runs(namespace),
-            keys.NAMESPACES,
-        ),
-        args=(run_id, when, now, namespace, keys.wake(queue), *(part for pair in fields.items() for part in pair)),
+        queue,
+        namespace,
+        keys=(keys.job(run_id), keys.queue(queue), keys.registry("scheduled", queue), keys.runs(namespace)),
+        args=(run_id, when, now, keys.wake(queue), *chain.from_iterable(fields.items())),
     )
 
 
 def enqueue(submission: Submission) -> Steps[bool]:
     """Enqueues a run; returns whether it is new."""
-    return bool((yield from call(SUBMIT, submission.keys, submission.args)))
+    commands = _commands([submission])
+    try:
+        replies = yield from pipeline(*commands)
+    except NoScriptError:
+        replies = yield from pipeline(_teach, *commands)
+    return bool(replies[-1])
 
 
 def enqueue_many(submissions: Sequence[Submission]) -> Steps[list[bool]]:
     """Enqueues runs in one round trip; returns of each whether it is new."""
+    if not submissions:
+        return []
+    # Taught first, and not when it is missed: that would be known only after the last command.
+    replies = yield from pipeline(_teach, *_commands(submissions))
+    return [bool(reply) for reply in replies[-len(submissions) :]]
 
-    def submit(connection: Any, submission: Submission) -> None:
-        connection.evalsha(SUBMIT.sha, len(submission.keys), *submission.keys, *submission.args)
 
-    commands = [partial(submit, submission=submission) for submission in submissions]
-    # Teaching first: in a pipeline, a Redis that does not know the script would fail every command.
-    replies = yield from pipeline(lambda redis: redis.script_load(SUBMIT.text), *commands)
-    return [bool(reply) for reply in replies[1:]]
+def _commands(submissions: Sequence[Submission]) -> list[Callable[[Any], None]]:
+    queues = {keys.queue(submission.queue) for submission in submissions}
+    namespaces = {submission.namespace for submission in submissions}
+    return [
+        partial(_register, keys.QUEUES, queues),
+        partial(_register, keys.NAMESPACES, namespaces),
+        *(partial(_submit, submission) for submission in submissions),
+    ]
+
+
+def _teach(connection: Any) -> None:
+    connection.script_load(SUBMIT.text)
+
+
+def _register(where: str, names: Iterable[str], connection: Any) -> None:
+    connection.sadd(where, *names)
+
+
+def _submit(submission: Submission, connection: Any) -> None:
+    connection.evalsha(SUBMIT.sha, len(submission.keys), *submission.keys, *submission.args)
 
 
 def _run_id(run_id: str | None, idempotency_key: str | None, namespace: str) -> str:
