@@ -1,0 +1,109 @@
+"""Values between stages and at the end."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowtilla import Run
+from flowtilla.errors import RunFailed
+from semantics import echo, mapped, numbers, one, stage
+
+
+class Point:
+    """A class that is not plain data."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+def a_list() -> list[int]:
+    return [1, 2]
+
+
+def appends(xs: list[int]) -> list[int]:
+    xs.append(3)
+    return xs
+
+
+def appends_later(xs: list[int], after: list[int]) -> list[int]:
+    return xs
+
+
+def make_point() -> Point:
+    return Point(3)
+
+
+def is_point(point: Any) -> bool:
+    return type(point) is Point and isinstance(point, Point)
+
+
+def a_tuple() -> tuple[int, int]:
+    return (1, 2)
+
+
+def class_of(x: Any) -> str:
+    return type(x).__name__
+
+
+def test_stages_share_no_mutable_value(run: Callable[..., Run]) -> None:
+    """What one stage does to its argument no other stage sees."""
+    stages = [stage("a", a_list), stage("b", appends, "a"), stage("c", appends_later, "a", "b")]
+    assert run(stages).result() == [1, 2]
+
+
+def appends_to_broadcast(item: int, shared: list[int]) -> int:
+    shared.append(item)
+    return len(shared)
+
+
+def test_items_share_no_mutable_value(run: Callable[..., Run]) -> None:
+    """Each item of a mapped stage has the broadcast value to itself."""
+    stages = [stage("n", numbers), stage("a", a_list), mapped("m", appends_to_broadcast, "n", "a")]
+    assert run(stages, {"n": 4}).result() == [3, 3, 3, 3]
+
+
+def test_a_class_stays_the_same_class(run: Callable[..., Run]) -> None:
+    """An instance is an instance of the very class that the next stage knows."""
+    assert run([stage("a", make_point), stage("b", is_point, "a")]).result() is True
+
+
+def test_a_tuple_stays_a_tuple_between_stages(run: Callable[..., Run]) -> None:
+    """Values travel as what they are, not as JSON."""
+    assert run([stage("a", a_tuple), stage("b", class_of, "a")]).result() == "tuple"
+
+
+def a_lock() -> Any:
+    return threading.Lock()
+
+
+def test_a_value_that_cannot_be_stored_fails_its_stage(run: Callable[..., Run]) -> None:
+    """An unpicklable value is an error that names stage and class, never a silent string."""
+    failed = run([stage("a", a_lock), stage("b", echo, "a")])
+
+    with pytest.raises(RunFailed, match="lock") as raised:
+        failed.result()
+    assert (raised.value.stage, raised.value.error) == ("a", "flowtilla.errors.ValueNotStorable")
+
+
+def test_a_result_that_is_no_data_fails_its_stage(run: Callable[..., Run]) -> None:
+    """A final value of a class that no format holds is an error, not a pickle."""
+    with pytest.raises(RunFailed, match="Point") as raised:
+        run([stage("a", make_point)]).result()
+    assert (raised.value.stage, raised.value.error) == ("a", "flowtilla.errors.ValueNotStorable")
+
+
+def test_a_large_result_comes_back_whole(run: Callable[..., Run]) -> None:
+    """A result over 64 KiB is resolved from storage by `result()`."""
+    assert run([stage("n", numbers)], {"n": 50_000}).result() == list(range(50_000))
+
+
+def many_bytes() -> bytes:
+    return bytes(range(256)) * 1000
+
+
+def test_results_of_several_kinds_come_back(run: Callable[..., Run]) -> None:
+    """Inline and stored results of several final stages are put together."""
+    result = run([stage("a", one), stage("b", many_bytes)]).result()
+    assert result == {"a": 1, "b": bytes(range(256)) * 1000}
