@@ -270,3 +270,17 @@ def test_asyncio_services_have_the_same_verbs(fleet: Fleet) -> None:
                 await runs[0].result(timeout=30)
 
     asyncio.run(service())
+
+
+def test_a_storage_that_refuses_fails_the_stage_and_not_the_worker(fleet: Fleet) -> None:
+    """The run's error is the storage's, with stage and path; a run that stores nothing still ends well."""
+    (fleet.folder / "storage").write_text("a file where a folder should be")
+    fleet.start("w")
+    run = fleet.submit({"name": "stores"}, input={"x": 1})
+
+    with pytest.raises(RunFailed, match="storage") as raised:
+        run.result(timeout=30)
+    assert (raised.value.error, raised.value.stage) == ("flowtilla.errors.StorageError", "stores")
+    assert [line.message for line in run.logs()] == ["storing 1"]
+    assert "its log could not be stored" in fleet.said("w")
+    assert fleet.submit({"name": "echo"}, input={"x": 1}).result(timeout=30) == 1

@@ -57,3 +57,9 @@ def stores(x: int) -> int:
     print(f"storing {x}")
     flowtilla.artifacts.put("number", {"x": x})
     return x
+
+
+@flowtilla.stage
+def large(_: object = None) -> list[int]:
+    """Returns more than fits into Redis."""
+    return list(range(100_000))

@@ -1,0 +1,75 @@
+"""What the fleet sweeps up: nothing of a run outlives its retention, but its artifacts."""
+
+import asyncio
+from pathlib import Path
+
+from redis import Redis
+
+from fleet import Fleet, until
+from flowtilla_worker.connections import Connections
+from flowtilla_worker.housekeeping import Housekeeping
+from flowtilla_worker.writer import Writer
+
+
+def housekeep(fleet: Fleet, what: str) -> None:
+    """Does one round of a worker's housekeeping."""
+
+    async def once() -> None:
+        redis = Connections(fleet.settings.redis).asyncio()
+        writer = Writer(redis)
+        house = Housekeeping(writer, redis, ["default"], fleet.settings.storage)
+        await (house.sweep() if what == "sweep" else house.look())
+        await writer.close()
+        await redis.aclose()
+
+    asyncio.run(once())
+
+
+def files(fleet: Fleet, area: str) -> list[Path]:
+    return [path for path in (fleet.folder / "storage" / area).rglob("*") if path.is_file()]
+
+
+def test_a_runs_files_go_with_its_retention_and_artifacts_stay(fleet: Fleet, redis: Redis) -> None:
+    """Log and result are removed, the index forgets the run, the artifact is still there."""
+    fleet.start("w")
+    run = fleet.submit({"name": "stores"}, {"name": "large", "depends_on": ["stores"]}, input={"x": 1}, retention="1s")
+    assert len(run.result(timeout=30)) == 100_000
+    assert files(fleet, "logs") and files(fleet, "results") and files(fleet, "artifacts")
+
+    def swept() -> bool:
+        housekeep(fleet, "sweep")
+        return redis.zcard("flowtilla:ended") == 0
+
+    until(swept)
+    assert files(fleet, "logs") + files(fleet, "results") == []
+    assert files(fleet, "artifacts")
+    assert fleet.client.runs() == []
+
+
+def test_the_index_forgets_runs_that_a_dashboard_deleted(fleet: Fleet, redis: Redis) -> None:
+    """Deleting the job is deleting the run."""
+    run, kept = fleet.submit({"name": "echo"}), fleet.submit({"name": "echo"})
+    redis.delete(f"rq:job:{run.id}")
+
+    housekeep(fleet, "sweep")
+
+    assert redis.zrange("flowtilla:runs:default", 0, -1) == [kept.id.encode()]
+
+
+def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet, redis: Redis) -> None:
+    """The run whose lease ran out first comes first; a lease that holds is left alone."""
+    runs = [fleet.submit({"name": "echo"}) for _ in range(4)]
+    waiting = redis.rpop("rq:queue:default")
+    redis.delete("rq:queue:default")
+    for number, run in enumerate(runs[:3]):
+        redis.hset(f"rq:job:{run.id}", mapping={"status": "started", "token": "1-x", "attempt": 1})
+        redis.zadd("rq:wip:default", {f"{run.id}:1-x": "+inf"})
+        redis.zadd("flowtilla:leases", {run.id: [2000, 1000, 10**14][number]})
+    redis.rpush("rq:queue:default", waiting)
+
+    housekeep(fleet, "look")
+
+    expected = [runs[1].id, runs[0].id, runs[3].id]
+    assert [run_id.decode() for run_id in redis.lrange("rq:queue:default", 0, -1)] == expected
+    assert redis.zrange("rq:wip:default", 0, -1) == [f"{runs[2].id}:1-x".encode()]
+    assert [redis.hget(f"rq:job:{run.id}", "losses") for run in runs] == [b"1", b"1", None, None]
