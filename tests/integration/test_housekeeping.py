@@ -46,6 +46,15 @@ def test_a_runs_files_go_with_its_retention_and_artifacts_stay(fleet: Fleet, red
     assert fleet.client.runs() == []
 
 
+def test_rubbish_does_not_stop_the_sweep(fleet: Fleet, redis: Redis) -> None:
+    """What never was a run of ours is forgotten, and what comes behind it is swept."""
+    redis.zadd("flowtilla:ended", {"/bad-1": 1, "../x/y": 2, b"\xff/z": 3, "default/gone": 4})
+
+    housekeep(fleet, "sweep")
+
+    assert redis.zcard("flowtilla:ended") == 0
+
+
 def test_the_index_forgets_runs_that_a_dashboard_deleted(fleet: Fleet, redis: Redis) -> None:
     """Deleting the job is deleting the run."""
     run, kept = fleet.submit({"name": "echo"}), fleet.submit({"name": "echo"})
@@ -66,6 +75,7 @@ def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet
         redis.zadd("rq:wip:default", {f"{run.id}:1-x": "+inf"})
         redis.zadd("flowtilla:leases", {run.id: [2000, 1000, 10**14][number]})
     redis.rpush("rq:queue:default", waiting)
+    redis.zadd("flowtilla:leases", {b"\xff": 1})
 
     housekeep(fleet, "look")
 

@@ -94,6 +94,19 @@ def test_bad_messages_are_set_aside_and_the_worker_goes_on(fleet: Fleet, redis: 
     assert not (fleet.folder / "unpickled").exists()
 
 
+def test_keys_of_another_kind_stop_no_worker(fleet: Fleet, redis: Redis) -> None:
+    """A string where a queue should be, rubbish among leases and ended runs: other queues are served all the same."""
+    redis.set("rq:queue:odd", "x")
+    redis.zadd("flowtilla:leases", {b"\xff": 1, "../x": 2, "nobody": 3})
+    redis.zadd("flowtilla:ended", {"/bad-1": 1, "../x/y": 2, b"\xff/z": 3})
+
+    fleet.start("w", "-q", "odd", "-q", "default")
+
+    assert fleet.submit({"name": "echo"}, input={"x": 1}).result(timeout=30) == 1
+    until(lambda: redis.zcard("flowtilla:leases") == 0)
+    assert "Traceback" not in fleet.said("w")
+
+
 def test_a_plain_rq_worker_refuses_and_puts_the_run_back(fleet: Fleet, redis: Redis) -> None:
     """With pickle as with JSON: a sentence in its log, nothing half run, and the run is done by a worker of ours."""
     run = fleet.submit({"name": "mark"})

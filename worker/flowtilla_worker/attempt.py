@@ -16,7 +16,7 @@ from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
 from flowtilla.record import ErrorRecord, StageRecord, error_to_dict
 from flowtilla.states import RunState
-from flowtilla_worker.scripts import COMMIT, RELEASE
+from flowtilla_worker.scripts import COMMIT, LINES, RELEASE
 from flowtilla_worker.writer import Writer
 
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
@@ -159,6 +159,12 @@ class Attempt:
             "result": outcome,
         }
         await self._commit(say, registry)
+
+    async def earlier_lines(self) -> list[str]:
+        """Returns the log lines, as JSON, that earlier attempts left."""
+        entries = await self._writer.call(LINES, (keys.log(self.claim.run_id),), ())
+        # A script's reply is not parsed: id and fields of each entry, the only field being `line`.
+        return [fields[1].decode() for _, fields in entries]
 
     async def release(self) -> bool:
         """Hands the run back to the front of its queue; returns whether it was still this attempt's."""

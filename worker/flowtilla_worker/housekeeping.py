@@ -5,14 +5,15 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.utils import utcformat
 
 from flowtilla import keys
-from flowtilla.errors import FlowtillaError
+from flowtilla.errors import FlowtillaError, InvalidName
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactStore
 from flowtilla_worker.scripts import PROMOTE, REAP
@@ -51,7 +52,10 @@ class Housekeeping:
         """Does it for ever."""
         swept = time.monotonic() - random.uniform(0, _SWEEP)
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except ResponseError as error:
+                _log.error("looking for expired leases failed, it is tried again: %s", error)
             if time.monotonic() - swept >= _SWEEP:
                 swept = time.monotonic()
                 try:
@@ -72,14 +76,19 @@ class Housekeeping:
             calls.append(self._writer.call(PROMOTE, names, (now, keys.job(""), keys.wake(queue), stamp)))
         reaped, *_ = await asyncio.gather(*calls)
         for run_id in reaped:
-            _log.warning("run %s: its lease expired, so it is queued again: its worker died or froze", run_id.decode())
+            _log.warning(
+                "run %s: its lease expired, so it is queued again: its worker died or froze",
+                run_id.decode(errors="replace"),
+            )
 
     async def sweep(self) -> None:
         """Removes what ended runs leave behind once their retention has passed."""
         over = await self._redis.zrangebyscore(keys.ENDED, "-inf", time.time(), start=0, num=_AT_ONCE)
         for member in over:
-            namespace, _, run_id = member.decode().partition("/")
-            await asyncio.to_thread(self._purge, namespace, run_id)
+            namespace, _, run_id = member.decode(errors="replace").partition("/")
+            # What was no run of ours left no files.
+            with suppress(InvalidName):
+                await asyncio.to_thread(self._purge, namespace, run_id)
             await self._redis.zrem(keys.runs(namespace), run_id)
             await self._redis.zrem(keys.ENDED, member)
         for name in await self._redis.smembers(keys.NAMESPACES):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, utcparse
 from rq.worker import BaseWorker
@@ -36,6 +36,9 @@ _log = logging.getLogger("flowtilla.worker")
 
 #: Seconds an idle worker waits before it looks again, in case it was not told: RQ's own requeue tells nobody.
 _POLL = 1.0
+
+#: Seconds that RQ's record of the worker lives before its first heartbeat.
+_RECORD = 20
 
 #: How many runs one claim takes at most.
 _CLAIM_AT_ONCE = 64
@@ -76,6 +79,8 @@ class Worker(BaseWorker):
             serializer=JSONSerializer,
             # What that would do needs CLIENT SETNAME; host and process are all that anybody reads.
             prepare_for_work=False,
+            # RQ derives from it how long it waits for a silent Redis; the heartbeat keeps the record alive.
+            worker_ttl=_RECORD,
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
         self._executor = executor
@@ -161,6 +166,8 @@ class Worker(BaseWorker):
             asyncio.create_task(self._claims.listen(listening, self._changed.set, self.handle_payload)),
             asyncio.create_task(self._keep_house()),
         ]
+        for task in background:
+            task.add_done_callback(_complain)
         _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
         try:
             await self._executor.start(self._slots.log_sink)
@@ -185,7 +192,12 @@ class Worker(BaseWorker):
         while not self._asked_to_stop:
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE)
-            claims = await self._claims.take(room) if room else []
+            try:
+                claims = await self._claims.take(room) if room else []
+            except ResponseError as error:
+                _log.error("claiming failed, it is tried again: %s", error)
+                await asyncio.sleep(_POLL)
+                continue
             for claim in claims or ():
                 self._slots.begin(claim)
                 self._show_soon()
@@ -198,7 +210,7 @@ class Worker(BaseWorker):
 
     def _runner(self, claim: Claim) -> Runner:
         attempt = Attempt(claim, self._writer, self.name)
-        return Runner(claim, attempt, self._executor, self._planner, self.settings, self._redis)
+        return Runner(claim, attempt, self._executor, self._planner, self.settings)
 
     def _run_ended(self) -> None:
         # There is room again, or nothing left to do in a burst. A worker that had room hears of new runs.
@@ -254,3 +266,9 @@ class Worker(BaseWorker):
                 )
             self.connection.delete(self.key)
         self.register_birth()  # type: ignore[no-untyped-call]
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    """Says that something which should run for ever has ended: a fault of ours, which must not stay silent."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("a background task of the worker broke; restart it, and report this", exc_info=error)

@@ -10,6 +10,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
     TimeoutError,
@@ -21,7 +22,7 @@ from flowtilla_worker import scripts
 _log = logging.getLogger("flowtilla.worker")
 
 #: Errors that say "not now": the same commands are sent again. Every script is safe to send twice.
-_PASSING = (ConnectionError, TimeoutError, BusyLoadingError, NoScriptError, ReadOnlyError, OSError)
+_PASSING = (ConnectionError, TimeoutError, BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError, OSError)
 
 #: Seconds between tries while Redis is away: the first and the longest.
 _BACKOFF = (0.1, 5.0)

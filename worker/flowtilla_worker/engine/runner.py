@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flowtilla import keys
 from flowtilla.errors import FlowtillaError, LeaseLost, RunQuarantined, StageTimeout
 from flowtilla.logs import LogLine
 from flowtilla.message import Message, decode
@@ -42,7 +41,6 @@ class Runner:
         executor: runs its stages.
         planner: makes the plan, from the functions that may run.
         settings: limits, storage with an absolute path, retention.
-        redis: an asyncio connection, for the log lines that earlier attempts left.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class Runner:
         executor: Executor[Any],
         planner: Planner,
         settings: Settings,
-        redis: Any,
     ) -> None:
         self.claim = claim
         self._attempt = attempt
@@ -67,7 +64,6 @@ class Runner:
         self._task: asyncio.Task[Any] | None = None
         self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
         self._journal = Journal(attempt, int(claim.job.get("stages", 0)), self.halt, self._losses > 0)
-        self._redis = redis
 
     def halt(self, why: Halt) -> None:
         """Stops the run soon; the first reason counts, and once the run is being ended none does."""
@@ -104,8 +100,7 @@ class Runner:
 
     async def _work(self) -> RunState:
         if self.claim.attempt > 1:
-            entries = await self._redis.xrange(keys.log(self.claim.run_id))
-            self._journal.begin_with([fields[b"line"].decode() for _, fields in entries])
+            self._journal.begin_with(await self._attempt.earlier_lines())
         # First of all: even reading the run's message or importing its targets may be what kills workers.
         if self._losses >= MAX_LOSSES:
             return await self._end(RunState.QUARANTINED, error=self._poison())

@@ -8,5 +8,6 @@ RELEASE = load(__name__, "release")
 RENEW = load(__name__, "renew")
 REAP = load(__name__, "reap")
 PROMOTE = load(__name__, "promote")
+LINES = load(__name__, "lines")
 
-ALL = (CLAIM, COMMIT, RELEASE, RENEW, REAP, PROMOTE)
+ALL = (CLAIM, COMMIT, RELEASE, RENEW, REAP, PROMOTE, LINES)

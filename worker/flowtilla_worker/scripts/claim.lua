@@ -57,8 +57,9 @@ end
 
 for i = 4, #KEYS do
   while #claimed <= wanted do
-    local id = redis.call('LPOP', KEYS[i])
-    if not id then
+    local id = redis.pcall('LPOP', KEYS[i])
+    -- Nothing there, or (a table) an error: somebody put a value of another kind where the queue should be.
+    if not id or type(id) == 'table' then
       break
     end
     claim(id, KEYS[i])
