@@ -44,6 +44,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def clean_signals() -> Iterator[None]:
+    """Takes back the handlers that RQ's own worker leaves when it ran in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def clean_logging() -> Iterator[None]:
     """Takes back what a command run in this process did to the root logger."""
     root = logging.getLogger()

@@ -101,6 +101,7 @@ def unavailable(redis: Any, error: Exception) -> QueueUnavailable:
     options = redis.connection_pool.connection_kwargs
     where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
     return QueueUnavailable(
-        f"Redis at {where} (database {options.get('db', 0)}) did not do as asked: {type(error).__name__}: {error}. "
+        f"Redis at {where} (database {options.get('db', 0)}) did not do as asked: {type(error).__name__}: "
+        f"{str(error).rstrip('.')}. "
         "Is it running, and is redis.url right?"
     )

@@ -142,25 +142,7 @@ class Worker(BaseWorker):
             self.stop()
 
     async def _serve(self, burst: bool) -> bool:
-        self._loop, self._burst = asyncio.get_running_loop(), burst
-        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
-        self._redis = self._connections.asyncio(patience=self._own.lease)
-        self._writer = Writer(self._redis)
-        self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
-        self._claims = Claims(self._writer, self.name, self.queue_names(), self._own.lease)
-        self._heartbeat = Heartbeat(
-            self._connections.blocking(patience=self._own.lease / 2),
-            self.name,
-            self._own,
-            self._slots.held,
-            self._heard,
-            self.register_birth,
-        )
-        for one in (signal.SIGTERM, signal.SIGINT):
-            # Only the main thread can take signals; elsewhere, `stop` is called.
-            with suppress(ValueError, RuntimeError):
-                self._loop.add_signal_handler(one, self.stop)
-        self._heartbeat.start()
+        self._begin(burst)
         listening = self._connections.asyncio()
         background = [
             asyncio.create_task(self._claims.listen(listening, self._changed.set, self.handle_payload)),
@@ -186,6 +168,28 @@ class Worker(BaseWorker):
                     await asyncio.wait_for(closing, _CLOSE)
             await listening.aclose()
             await self._redis.aclose()
+
+    def _begin(self, burst: bool) -> None:
+        """Makes what lives as long as the event loop, and begins to beat and to heed signals."""
+        self._loop, self._burst = asyncio.get_running_loop(), burst
+        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._redis = self._connections.asyncio(patience=self._own.lease)
+        self._writer = Writer(self._redis)
+        self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
+        self._claims = Claims(self._writer, self.name, self.queue_names(), self._own.lease)
+        self._heartbeat = Heartbeat(
+            self._connections.blocking(patience=self._own.lease / 2),
+            self.name,
+            self._own,
+            self._slots.held,
+            self._heard,
+            self.register_birth,
+        )
+        self._heartbeat.start()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            # Only the main thread can take signals; elsewhere, `stop` is called.
+            with suppress(ValueError, RuntimeError):
+                self._loop.add_signal_handler(one, self.stop)
 
     async def _claim_until_stopped(self) -> None:
         """Claims runs until the worker is asked to stop, or, in a burst, nothing is left."""

@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Push workflow runs onto queues, run the workers that execute them, and see what became of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
