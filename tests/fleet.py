@@ -1,5 +1,6 @@
 """Worker processes for tests: the installed command, started, stopped and killed like an operator would."""
 
+import json
 import os
 import signal
 import subprocess
@@ -25,15 +26,15 @@ class Fleet:
 
     Args:
         url: the server's.
-        folder: for storage, logs, and the files through which stages and tests meet.
+        folder: for logs, and the files through which stages and tests meet.
+        storage: where artifacts, results and logs go; a folder in `folder` when None.
     """
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, storage: dict[str, Any] | None = None) -> None:
         self.url = url
         self.folder = folder
-        self.settings = Settings.model_validate(
-            {"redis": {"url": url}, "storage": {"base_path": str(folder / "storage")}}
-        )
+        self.storage = storage or {"base_path": str(folder / "storage")}
+        self.settings = Settings.model_validate({"redis": {"url": url}, "storage": self.storage})
         self.client = flowtilla.Client(settings=self.settings)
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self._started: list[subprocess.Popen[bytes]] = []
@@ -68,7 +69,7 @@ class Fleet:
         env = os.environ | {
             "PYTHONPATH": str(MODULES),
             "FLOWTILLA__REDIS__URL": self.url,
-            "FLOWTILLA__STORAGE__BASE_PATH": str(self.folder / "storage"),
+            "FLOWTILLA__STORAGE": json.dumps(self.storage),
             "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": f'{{"target": "local", "mode": "{mode}", "cpus": 4}}',
         }
         env |= {f"FLOWTILLA__SERVICES__WORKER__{key}": str(value) for key, value in worker.items()}

@@ -63,3 +63,29 @@ def stores(x: int) -> int:
 def large(_: object = None) -> list[int]:
     """Returns more than fits into Redis."""
     return list(range(100_000))
+
+
+@flowtilla.stage
+def mark_and_pair(folder: str) -> tuple[str, int]:
+    """Leaves a mark, and returns what JSON cannot hold exactly."""
+    return mark(folder), 1
+
+
+@flowtilla.stage
+def gate_of_pair(pair: tuple[str, int]) -> list[object]:
+    """Waits at the gate; then returns the class and the content of what it was given."""
+    gate(pair[0])
+    return [type(pair).__name__, *pair]
+
+
+@flowtilla.stage
+def double(x: int) -> int:
+    """Twice."""
+    return 2 * x
+
+
+@flowtilla.stage
+def gate_of_list(xs: list[int], folder: str) -> int:
+    """Waits at the gate; then returns the sum."""
+    gate(folder)
+    return sum(xs)
