@@ -32,12 +32,12 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtilla-demo-")))
         server = stack.enter_context(EmbeddedValkey(folder, persistent=False))
-        print(f"Valkey answers at {server.url}")
+        print(f"Valkey answers at {server.url}", flush=True)
         env = os.environ | {"FLOWTILLA__REDIS__URL": server.url}
         logs = {name: folder / f"{name}.log" for name in WORKERS}
         workers = {name: stack.enter_context(worker(name, logs[name], env)) for name in WORKERS}
         for name, process in workers.items():
-            print(f"worker {name} is process {process.pid}")
+            print(f"worker {name} is process {process.pid}", flush=True)
         code = produce(env, list(workers.values()))
         if code:
             for name, log in logs.items():

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from flowtilla import Run
+from flowtilla import Run, Workflow
 from flowtilla.errors import RunFailed
+from flowtilla_worker.testing import run_workflow
 from semantics import echo, mapped, numbers, one, stage
 
 
@@ -107,3 +108,24 @@ def test_results_of_several_kinds_come_back(run: Callable[..., Run]) -> None:
     """Inline and stored results of several final stages are put together."""
     result = run([stage("a", one), stage("b", many_bytes)]).result()
     assert result == {"a": 1, "b": bytes(range(256)) * 1000}
+
+
+def big(_: object = None) -> bytes:
+    return bytes(1024 * 1024)
+
+
+def files_held(_: object) -> int:
+    from flowtilla_executors.local import child
+
+    return sum(len(list(directory.glob("value-*"))) for directory in child._directories)
+
+
+def test_values_that_nobody_needs_any_more_are_freed() -> None:
+    """A chain of big values holds two of them at a time, not all."""
+    chain = [
+        stage("s0", big),
+        *(stage(f"s{i}", big, f"s{i - 1}") for i in range(1, 10)),
+        stage("held", files_held, "s9"),
+    ]
+    run = run_workflow(Workflow("freed", chain), executor={"target": "local", "mode": "processes", "cpus": 1})
+    assert run.result() <= 2

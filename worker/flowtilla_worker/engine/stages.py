@@ -53,6 +53,7 @@ class Engine:
         self._keeper = keeper
         self._open = {name for name in plan.stages if name not in done}
         self._waits = {name: {one for one in plan.stages[name].parents if one in self._open} for name in self._open}
+        self._users = {name: sum(child in self._open for child in plan.stages[name].children) for name in plan.stages}
         self._streams = {name: Stream() for name in self._open if plan.stages[name].mapped}
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,16 +138,22 @@ class Engine:
         return value
 
     async def _map(self, planned: PlannedStage, record: StageRecord) -> Value:
-        parents = Parents()
-        values = [self.values.get(one, Value()) for one in planned.stage.depends_on]
-        call = self._caller.stage_call(planned, values, parents)
         stream = self._streams[planned.name]
-        job = StageMap(self._caller, planned, call, parents, partial(self._progress, planned))
         try:
-            mapped = await job.run(self._pieces(planned, record), stream)
+            value = await self._map_into(stream, planned, record)
         except StageFailed:
             await stream.close(failed=True)
             raise
+        # Not before the commit: whoever maps over the stream has not ended well when its source has not.
+        await stream.close(failed=False)
+        return value
+
+    async def _map_into(self, stream: Stream, planned: PlannedStage, record: StageRecord) -> Value:
+        parents = Parents()
+        values = [self.values.get(one, Value()) for one in planned.stage.depends_on]
+        call = self._caller.stage_call(planned, values, parents)
+        job = StageMap(self._caller, planned, call, parents, partial(self._progress, planned))
+        mapped = await job.run(self._pieces(planned, record), stream)
         errors = {index: error_record(one, planned.name, index) for index, one in sorted(mapped.failures.items())}
         record = replace(
             record,
@@ -158,9 +165,7 @@ class Engine:
             errors=errors,
             artifacts=tuple(mapped.artifacts),
         )
-        hopeless = errors and not (planned.options.allow_partial_failure and mapped.done)
-        await stream.close(failed=bool(hopeless))
-        if hopeless:
+        if errors and not (planned.options.allow_partial_failure and mapped.done):
             await self._keeper.discard(record.artifacts)
             first = next(iter(errors.values()))
             raise StageFailed(replace(record, state=StageState.FAILED, error=first, artifacts=()))
@@ -248,8 +253,18 @@ class Engine:
 
     def _close(self, name: str) -> None:
         self._open.discard(name)
+        for parent in self._plan.stages[name].parents:
+            self._users[parent] -= 1
+            self._free(parent)
+        self._free(name)
         if not self._open and not self._settled.done():
             self._settled.set_result(None)
+
+    def _free(self, name: str) -> None:
+        """Lets go of a stage's value once nobody will ask for it again, so that the cluster need not hold it."""
+        if self._users[name] == 0 and name not in self._open and self._plan.stages[name].children:
+            self.values.pop(name, None)
+            self._streams.pop(name, None)
 
 
 def error_record(failure: Failure, stage: str, item: int | None = None) -> ErrorRecord:
