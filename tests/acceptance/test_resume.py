@@ -1,10 +1,12 @@
 """What a later attempt of a run does again, and what it does not."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from fleet import Fleet
+from fleet import Fleet, until
+from flowtilla import LogLine
 
 
 def take_over(fleet: Fleet) -> None:
@@ -61,3 +63,30 @@ def test_the_log_of_all_attempts_is_kept(fleet: Fleet) -> None:
     run.wait(timeout=30)
     fleet.client._redis.delete(f"flowtilla:run:{run.id}:log")
     assert [line.message for line in run.logs()] == [f"attempt {attempt} waits at the gate" for attempt in (1, 2)]
+
+
+def test_a_log_longer_than_redis_keeps_is_whole_over_attempts(fleet: Fleet) -> None:
+    """What the dead worker's attempt wrote is there from the first line on, in order, though Redis forgot it."""
+    fleet.start("first", mode="processes")
+    run = fleet.submit({"name": "gate", "target": "chatty_gate"})
+    redis = fleet.client._redis
+    fleet.begun()
+    until(lambda: "waits at the gate" in str(redis.xrevrange(f"flowtilla:run:{run.id}:log", count=1)))
+    assert redis.xlen(f"flowtilla:run:{run.id}:log") < 12_000
+    take_over(fleet)
+    run.wait(timeout=60)
+
+    said = [f"line {number}" for number in range(12_000)]
+    lines = list(fleet_log(fleet, run.id))
+    assert [line.message for line in lines] == [
+        *said,
+        "attempt 1 waits at the gate",
+        *said,
+        "attempt 2 waits at the gate",
+    ]
+
+
+def fleet_log(fleet: Fleet, run_id: str) -> Iterator[LogLine]:
+    """The log from storage, as after the stream is gone."""
+    fleet.client._redis.delete(f"flowtilla:run:{run_id}:log")
+    return fleet.client.get(run_id).logs()

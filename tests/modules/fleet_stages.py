@@ -89,3 +89,11 @@ def gate_of_list(xs: list[int], folder: str) -> int:
     """Waits at the gate; then returns the sum."""
     gate(folder)
     return sum(xs)
+
+
+@flowtilla.stage
+def chatty_gate(folder: str) -> str:
+    """Prints more lines than Redis keeps, and waits at the gate."""
+    for number in range(12_000):
+        print(f"line {number}")
+    return gate(folder)

@@ -3,8 +3,8 @@
 import json
 import zlib
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +32,7 @@ _ENDS = {
 
 
 #: The fields of a job that a claim brings along.
-FIELDS = ("data", "origin", "namespace", "stages", "losses", "cancel")
+FIELDS = ("data", "origin", "namespace", "stages", "losses", "cancel", "log_parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,39 @@ class Claim:
         return self.job.get("namespace", b"").decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What an attempt has to say.
+
+    Args:
+        stages: records that changed.
+        values: committed values by stage, as JSON.
+        job: fields of the job.
+        lines: log lines.
+        first: the number of the first of them in the run's log.
+    """
+
+    stages: Sequence[StageRecord] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    job: Mapping[str, str] = field(default_factory=dict)
+    lines: Sequence[LogLine] = ()
+    first: int = 1
+
+    def with_(self, values: Mapping[str, str], job: Mapping[str, str]) -> "Notes":
+        """Returns the notes with more values and fields of the job."""
+        return replace(self, values={**self.values, **values}, job={**self.job, **job})
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns what the commit script takes."""
+        return {
+            "stages": {record.name: record.to_json() for record in self.stages},
+            "values": self.values,
+            "job": self.job,
+            "lines": [line.to_json() for line in self.lines],
+            "first": str(self.first),
+        }
+
+
 class Attempt:
     """Every write of one attempt, refused by Redis once the attempt has lost its lease.
 
@@ -87,15 +120,8 @@ class Attempt:
         self._writer = writer
         self._worker = worker
 
-    async def write(
-        self,
-        *,
-        stages: Iterable[StageRecord] = (),
-        values: Mapping[str, str] | None = None,
-        job: Mapping[str, str] | None = None,
-        lines: Sequence[LogLine] = (),
-    ) -> bool:
-        """Writes stage records, committed values, fields of the job and log lines.
+    async def write(self, notes: Notes) -> bool:
+        """Writes what the attempt has to say.
 
         Returns:
             Whether somebody asked for the run to be cancelled.
@@ -103,36 +129,34 @@ class Attempt:
         Raises:
             LeaseLost: the run is another attempt's now; nothing was written.
         """
-        return await self._commit(_say(stages, values or {}, job or {}, lines)) == b"cancel"
+        return await self._commit(notes.to_wire()) == b"cancel"
 
     async def end(
         self,
         state: RunState,
         *,
+        notes: Notes,
         keep: float,
+        started: float,
         result: Any = None,
         error: ErrorRecord | None = None,
-        stages: Iterable[StageRecord] = (),
-        job: Mapping[str, str] | None = None,
-        lines: Sequence[LogLine] = (),
-        started: float,
     ) -> None:
         """Ends the run: RQ's status, result and registries, and ours, in one step with what is left to write.
 
         Args:
             state: how it ended.
+            notes: what is left to write.
             keep: seconds to keep it.
+            started: when this attempt began, in seconds since the epoch.
             result: its result, plain data; None when it has none.
             error: why it failed.
-            stages, job, lines: as for `write`.
-            started: when this attempt began, in seconds since the epoch.
 
         Raises:
             LeaseLost: the run is another attempt's now; nothing was written.
         """
         status, registry, kind, counter = _ENDS[state]
         now = datetime.now(UTC)
-        fields = dict(job or {}) | {"status": status, "ended_at": utcformat(now)}
+        fields = {"status": status, "ended_at": utcformat(now)}
         outcome: dict[str, str] = {"type": str(kind.value), "worker_name": self._worker}
         if error is not None:
             fields["failure"] = json.dumps(error_to_dict(error))
@@ -141,14 +165,14 @@ class Attempt:
             fields["quarantined"] = "1"
         if result is not None:
             outcome["return_value"] = b64encode(json.dumps(result, allow_nan=False).encode()).decode()
-        if "result_reference" in fields:
+        if "result_reference" in notes.job:
             # Tells the client that the value is a reference; RQ reads over it.
             outcome["stored"] = "1"
         outcome["execution_id"] = self.claim.token
         outcome["execution_started_at"] = repr(started)
         outcome["execution_ended_at"] = repr(now.timestamp())
         seconds = max(1, round(keep))
-        say = _say(stages, {}, fields, lines)
+        say = notes.with_({}, fields).to_wire()
         say["end"] = {
             "keep": str(seconds),
             "over": str(round(now.timestamp()) + seconds),
@@ -160,11 +184,12 @@ class Attempt:
         }
         await self._commit(say, registry)
 
-    async def earlier_lines(self) -> list[str]:
-        """Returns the log lines, as JSON, that earlier attempts left."""
+    async def earlier_lines(self, after: int) -> list[tuple[int, str]]:
+        """Returns the lines, number and JSON, that earlier attempts left in Redis behind a line of that number."""
         entries = await self._writer.call(LINES, (keys.log(self.claim.run_id),), ())
-        # A script's reply is not parsed: id and fields of each entry, the only field being `line`.
-        return [fields[1].decode() for _, fields in entries]
+        # A script's reply is not parsed: each entry is its id and its fields, `line` and `n`.
+        found = [(int(fields[3]), fields[1].decode()) for _, fields in entries]
+        return [(number, line) for number, line in found if number > after]
 
     async def release(self) -> bool:
         """Hands the run back to the front of its queue; returns whether it was still this attempt's."""
@@ -200,18 +225,6 @@ class Attempt:
                 "another attempt goes on with the run"
             )
         return answer
-
-
-def _say(
-    stages: Iterable[StageRecord], values: Mapping[str, str], job: Mapping[str, str], lines: Sequence[LogLine]
-) -> dict[str, Any]:
-    """Returns what the commit script takes."""
-    return {
-        "stages": {record.name: record.to_json() for record in stages},
-        "values": values,
-        "job": job,
-        "lines": [line.to_json() for line in lines],
-    }
 
 
 def _pairs(reply: Sequence[bytes]) -> dict[str, bytes]:

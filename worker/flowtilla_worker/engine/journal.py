@@ -2,29 +2,23 @@
 
 import asyncio
 import json
-import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import IO
 
 from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
 from flowtilla.record import StageRecord
-from flowtilla_worker.attempt import Attempt, for_dashboards
+from flowtilla_worker.attempt import Attempt, Notes, for_dashboards
 from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.log import RunLog
 
 #: Seconds between two reports of what is not a commit: progress and log lines.
 _INTERVAL = 0.25
 
-#: How many stages and log lines the job's meta shows.
+#: How many stages the job's meta shows.
 _SHOWN_STAGES = 50
-_SHOWN_LINES = 5
-
-#: How many bytes of log one run holds in memory before they go to a temporary file.
-_SPOOL = 256 * 1024
 
 
 class Journal:
@@ -32,12 +26,13 @@ class Journal:
 
     Args:
         attempt: writes them.
+        log: the run's log.
         total: how many stages the workflow has.
         halt: called when a write finds that the run was cancelled, or is another attempt's now.
         careful: whether to write that a stage begins before it does: should it kill the worker, it is known.
     """
 
-    def __init__(self, attempt: Attempt, total: int, halt: Callable[[Halt], None], careful: bool) -> None:
+    def __init__(self, attempt: Attempt, log: RunLog, total: int, halt: Callable[[Halt], None], careful: bool) -> None:
         self.records: dict[str, StageRecord] = {}
         self._halt = halt
         self._careful = careful
@@ -45,9 +40,7 @@ class Journal:
         self._total = total
         self._ended = 0
         self._changed: set[str] = set()
-        self._lines: list[LogLine] = []
-        self._recent: deque[LogLine] = deque(maxlen=_SHOWN_LINES)
-        self._spool: IO[str] | None = None
+        self._log = log
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.Task[None] | None = None
 
@@ -62,26 +55,15 @@ class Journal:
 
     def log(self, lines: Sequence[LogLine]) -> None:
         """Takes lines; they are written soon, or with the next commit."""
-        if not lines:
-            return
-        if self._spool is None:
-            self._spool = tempfile.SpooledTemporaryFile(_SPOOL, mode="w+", encoding="utf-8")  # noqa: SIM115
-        self._spool.writelines(f"{line.to_json()}\n" for line in lines)
-        self._lines += lines
-        self._recent.extend(lines)
-        self._schedule()
+        if lines:
+            self._log.add(lines)
+            self._schedule()
 
     def resume(self, records: Iterable[StageRecord]) -> None:
         """Takes the records of earlier attempts that still hold; they are written already."""
         for record in records:
             self.records[record.name] = record
             self._ended += record.state.ended
-
-    def begin_with(self, lines: Sequence[str]) -> None:
-        """Takes the lines, as JSON, that earlier attempts wrote, so that the whole log has them too."""
-        if lines:
-            self._spool = tempfile.SpooledTemporaryFile(_SPOOL, mode="w+", encoding="utf-8")  # noqa: SIM115
-            self._spool.writelines(f"{line}\n" for line in lines)
 
     async def commit(self, record: StageRecord, value: str | None) -> None:
         """Writes a stage's outcome, at once, with all that waits.
@@ -106,20 +88,13 @@ class Journal:
         if self._careful:
             await self._write({})
 
-    def take(self) -> tuple[list[StageRecord], list[LogLine], dict[str, str]]:
-        """Returns all that waits to be written: records, lines, fields of the job; for the run's last write."""
+    def take(self) -> Notes:
+        """Returns all that waits to be written; for the run's last write."""
         self._stop_timer()
         records = [self.records[name] for name in self._changed]
-        lines, self._lines = self._lines, []
         self._changed.clear()
-        return records, lines, {"meta": self._meta()}
-
-    def whole_log(self) -> str | None:
-        """Returns every line of the log as JSON lines, or None when there is none."""
-        if self._spool is None:
-            return None
-        self._spool.seek(0)
-        return self._spool.read()
+        lines, first = self._log.take()
+        return Notes(records, {}, {"meta": self._meta()}, lines, first)
 
     async def close(self) -> None:
         """Stops reporting and forgets what waits."""
@@ -127,8 +102,7 @@ class Journal:
         if self._report is not None:
             self._report.cancel()
             await asyncio.gather(self._report, return_exceptions=True)
-        if self._spool is not None:
-            self._spool.close()
+        self._log.close()
 
     def _schedule(self) -> None:
         if self._timer is None:
@@ -143,9 +117,10 @@ class Journal:
             await self._write({})
 
     async def _write(self, values: Mapping[str, str]) -> None:
-        records, lines, job = self.take()
+        kept = await self._log.keep()
+        notes = self.take()
         try:
-            if await self._attempt.write(stages=records, values=values, job=job, lines=lines):
+            if await self._attempt.write(notes.with_(values, kept)):
                 self._halt(Halt.CANCELLED)
         except LeaseLost:
             self._halt(Halt.LOST)
@@ -162,7 +137,7 @@ class Journal:
         meta = {
             "progress": f"{self._ended}/{self._total} stages",
             "stages": table,
-            "log": [for_dashboards(str(line)) for line in self._recent],
+            "log": [for_dashboards(str(line)) for line in self._log.recent],
         }
         return json.dumps(meta, ensure_ascii=False)
 

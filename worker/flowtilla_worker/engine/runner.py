@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flowtilla.errors import FlowtillaError, LeaseLost, RunQuarantined, StageTimeout
@@ -14,7 +15,7 @@ from flowtilla.message import Message, decode
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.settings import Settings
 from flowtilla.states import RunState, StageState
-from flowtilla.storage.logs import store_log
+from flowtilla.storage.logs import load_log, store_log
 from flowtilla_executors import Executor, Failure
 from flowtilla_executors.outcome import class_name
 from flowtilla_worker.attempt import Attempt, Claim
@@ -22,6 +23,7 @@ from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import INLINE, Keeper, NotKept, inline_json
+from flowtilla_worker.engine.log import RunLog
 from flowtilla_worker.engine.restore import done_before
 from flowtilla_worker.engine.stages import Engine, error_record
 from flowtilla_worker.plan.plan import Plan, Planner
@@ -63,7 +65,9 @@ class Runner:
         self._why: Halt | None = None
         self._task: asyncio.Task[Any] | None = None
         self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
-        self._journal = Journal(attempt, int(claim.job.get("stages", 0)), self.halt, self._losses > 0)
+        self._run_log = RunLog(partial(store_log, settings.storage, claim.namespace, claim.run_id))
+        total = int(claim.job.get("stages", 0))
+        self._journal = Journal(attempt, self._run_log, total, self.halt, careful=self._losses > 0)
 
     def halt(self, why: Halt) -> None:
         """Stops the run soon; the first reason counts, and once the run is being ended none does."""
@@ -100,7 +104,7 @@ class Runner:
 
     async def _work(self) -> RunState:
         if self.claim.attempt > 1:
-            self._journal.begin_with(await self._attempt.earlier_lines())
+            await self._resume_log()
         # First of all: even reading the run's message or importing its targets may be what kills workers.
         if self._losses >= MAX_LOSSES:
             return await self._end(RunState.QUARANTINED, error=self._poison())
@@ -175,22 +179,24 @@ class Runner:
         fields = dict(job or {}) | await self._store_log()
         # From here Redis decides: the attempt ends the run, or has lost it.
         self._ending = True
-        records, lines, meta = self._journal.take()
-        await self._attempt.end(
-            state,
-            keep=self._keep,
-            result=result,
-            error=error,
-            stages=records,
-            job=meta | fields,
-            lines=lines,
-            started=self._started,
-        )
+        notes = self._journal.take().with_({}, fields)
+        await self._attempt.end(state, notes=notes, keep=self._keep, started=self._started, result=result, error=error)
         return state
+
+    async def _resume_log(self) -> None:
+        """Takes up the log that earlier attempts left: the parts in storage, and what came after in Redis."""
+        parts = json.loads(self.claim.job.get("log_parts", b"[]"))
+        try:
+            texts = [await asyncio.to_thread(load_log, self._storage, part["record"]) for part in parts]
+        except FlowtillaError as error:
+            _log.error("run %s: a part of its log cannot be read any more: %s", self.claim.run_id, error)
+            parts, texts = [], []
+        tail = await self._attempt.earlier_lines(after=parts[-1]["until"] if parts else 0)
+        self._run_log.resume("".join(texts), tail, parts)
 
     async def _store_log(self) -> dict[str, str]:
         """Stores the whole log and returns the field that refers to it. A log that cannot be stored fails no run."""
-        text = self._journal.whole_log()
+        text = self._run_log.whole()
         if text is None:
             return {}
         try:
@@ -205,14 +211,10 @@ class Runner:
         if why is Halt.LOST:
             return why
         if why is Halt.HANDED_BACK:
-            await self._attempt.write(**self._left())
+            await self._attempt.write(self._journal.take())
             await self._attempt.release()
             return why
         return await self._end(RunState.CANCELLED)
-
-    def _left(self) -> dict[str, Any]:
-        records, lines, job = self._journal.take()
-        return {"stages": records, "lines": lines, "job": job}
 
     @property
     def _losses(self) -> int:

@@ -1,8 +1,8 @@
 -- Writes what an attempt has to say, if the run is still its own. Returns 'ok', 'cancel' (ok, and stop), or 'lost'.
 -- KEYS: job, stages, values, log, leases, wip registry, registry to end in, results, ended, worker
 -- ARGV: token, run id, lines the log keeps, and what to write, as JSON whose leaves are strings:
---       {stages, values, job: {field: text}, lines: [text]}, and when the run ends {end: {keep: seconds to keep it,
---       over: the second that is over, member: of ended, forget: '1' when the values may go, counter: the worker's,
+--       {stages, values, job: {field: text}, lines: [text], first: the number of the first line in the whole log}, and
+--       when the run ends {end: {keep: seconds to keep it, over: the second that is over, member: of ended, forget: '1' when the values may go, counter: the worker's,
 --       worked: seconds, result: {field: text}}}
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 'lost'
@@ -18,8 +18,8 @@ end
 write(KEYS[2], say.stages)
 write(KEYS[3], say.values)
 write(KEYS[1], say.job)
-for _, line in ipairs(say.lines) do
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'line', line)
+for i, line in ipairs(say.lines) do
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'line', line, 'n', string.format('%d', say.first + i - 1))
 end
 local over = say['end']
 if not over then
