@@ -10,10 +10,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import flowtilla
 from flowtilla.settings import Settings
+
+T = TypeVar("T")
 
 MODULES = Path(__file__).parent / "modules"
 
@@ -120,13 +122,14 @@ class Fleet:
         return self.folder / f"{name}.log"
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.02) -> None:
-    """Waits until a condition holds.
+def until(condition: Callable[[], T], seconds: float = 30.0, every: float = 0.02) -> T:
+    """Waits until a condition gives something true, and returns that.
 
     Raises:
         AssertionError: it does not within the time.
     """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(every)
+    return found

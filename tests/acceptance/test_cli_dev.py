@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from fleet import until
 from flowtilla_worker.dev.run import folder_targets
 
 FLOWTILLA = str(Path(sys.executable).with_name("flowtilla"))
@@ -29,14 +29,6 @@ spec:
 
 # A worker whose server and supervisor are both gone ends soon after its grace.
 CONFIGURATION = "services: {worker: {grace: 1s}}"
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
-    return found
 
 
 class Dev:

@@ -6,14 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet import until
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 STAGES = """
@@ -65,14 +65,6 @@ WORKFLOWS = {
     "settings": workflow("settings", "{name: settings, target: stages.settings}"),
     "hangs": workflow("hangs", "{name: hang, target: stages.hang}"),
 }
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
-    return found
 
 
 class Shell:

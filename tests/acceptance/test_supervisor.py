@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,16 +13,10 @@ import pytest
 import redis
 
 import flowtilla
+from fleet import until
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 LISTENS = re.compile(r"worker (\S+) listens on")
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 class Fleet:
