@@ -1,11 +1,12 @@
 """The seam: what every compute back end offers the engine, and no more."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from flowtilla.errors import ExecutorClosed
+from flowtilla.errors import ClusterLost, ExecutorClosed
 from flowtilla.logs import LogLine
 from flowtilla_executors.call import Call
 from flowtilla_executors.outcome import Outcome
@@ -49,18 +50,24 @@ class Executor(ABC, Generic[Handle]):
     #: What `context().executor` says.
     kind: ClassVar[str]
 
+    #: Whether `submit` takes handles of calls that have not ended, and runs a call after those it refers to.
+    submits_ahead: ClassVar[bool] = False
+
     _running = False
 
-    async def start(self, log_sink: LogSink) -> None:
-        """Starts a cluster or connects to one.
+    async def start(self, log_sink: LogSink, modules: Sequence[str] = ()) -> None:
+        """Starts a cluster or connects to one, and makes sure that it can run what this process will send it.
 
         Args:
             log_sink: takes log lines while calls run; what it has not been given comes with the outcome.
+            modules: imported once where stages run.
 
         Raises:
             ExecutorError: it cannot; the message says why and what to do.
+            ClusterUnreachable: the cluster does not answer; a later try may succeed.
+            ClusterMismatch: the cluster has other versions than this process, or lacks a module.
         """
-        await self._start(log_sink)
+        await self._start(log_sink, modules)
         self._running = True
 
     async def close(self) -> None:
@@ -81,10 +88,12 @@ class Executor(ABC, Generic[Handle]):
 
         Args:
             call: what to run.
-            parents: handles of finished calls of this executor; the call's arguments refer to them by position.
+            parents: handles of calls of this executor, ended unless it `submits_ahead`; the call's arguments refer to
+                them by position.
 
         Raises:
             ExecutorClosed: the executor is not running.
+            ExecutorError: a parent has no value, since it failed.
             ResourcesUnavailable: no node could ever meet what the call needs.
         """
         if not self._running:
@@ -93,11 +102,20 @@ class Executor(ABC, Generic[Handle]):
 
     @abstractmethod
     async def outcome(self, handle: Handle) -> Outcome:
-        """Waits until a call ends, however it ends, and returns how; never raises for what the call did."""
+        """Waits until a call ends, however it ends, and returns how; never raises for what the call did.
+
+        Raises:
+            ClusterLost: the cluster is gone, and the call with it.
+        """
 
     @abstractmethod
     async def fetch(self, handle: Handle) -> Any:
-        """Returns the value of a call that succeeded, copied into this process."""
+        """Returns the value of a call that succeeded, copied into this process.
+
+        Raises:
+            ExecutorError: the call failed, or has not ended.
+            ClusterLost: the cluster is gone, and the value with it.
+        """
 
     @abstractmethod
     async def cancel(self, handle: Handle) -> None:
@@ -107,10 +125,18 @@ class Executor(ABC, Generic[Handle]):
     def info(self) -> ExecutorInfo:
         """Returns what the executor runs on."""
 
+    async def lost(self) -> ClusterLost:
+        """Waits until the cluster is gone, and returns an error that says how; for ever where there is none.
+
+        After that the executor can only be closed, and started again.
+        """
+        never: asyncio.Future[ClusterLost] = asyncio.get_running_loop().create_future()
+        return await never
+
     # What a back end implements behind `start`, `close` and `submit`.
 
     @abstractmethod
-    async def _start(self, log_sink: LogSink) -> None: ...
+    async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None: ...
 
     @abstractmethod
     async def _close(self) -> None: ...

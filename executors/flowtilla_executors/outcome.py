@@ -11,6 +11,10 @@ from flowtilla.logs import LogLine
 LONGEST = 32 * 1024
 
 
+#: How many processes a call may take down, or die with, before it counts as lost.
+LIVES = 3
+
+
 class _Missing(Enum):
     MISSING = "missing"
 
@@ -28,7 +32,7 @@ class Failure:
         message: what it said.
         traceback: the full traceback, causes included.
         bases: the names of the class and its bases, short and dotted: what `retries.on` matches.
-        lost: the process or node that ran the call died; the call itself may be innocent.
+        lost: the processes that ran the call died, `LIVES` of them; the call itself may be innocent.
     """
 
     error: str
@@ -64,6 +68,7 @@ class Outcome:
         kind: the value's class, as `module.QualName`.
         busy: seconds in the function itself, of all items together.
         started, ended: seconds since the epoch, on the clock of `host`.
+        early: the call did not run, since it was submitted ahead of parents that it cannot follow; submit it again.
         logs: lines not yet handed to the log sink, in order.
         artifacts: what the call stored, to be published when the stage is committed, or discarded if it failed; of a
             mapped call, what the items that succeeded stored.
@@ -81,6 +86,7 @@ class Outcome:
     iterable: bool = False
     kind: str = ""
     busy: float = 0.0
+    early: bool = False
     logs: tuple[LogLine, ...] = ()
     artifacts: tuple[dict[str, Any], ...] = ()
 

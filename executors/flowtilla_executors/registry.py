@@ -38,12 +38,20 @@ class Entry:
 #: The executors by short name, the one to take by default first: it is the first that is installed.
 EXECUTORS: Mapping[str, Entry] = MappingProxyType(
     {
+        "ray": Entry("flowtilla_executors.ray:RayExecutor", "ray", 'pip install "flowtilla[ray]"'),
         "local": Entry("flowtilla_executors.local:LocalExecutor"),
+        "dask": Entry("flowtilla_executors.dask:DaskExecutor", "distributed", 'pip install "flowtilla[dask]"'),
     }
 )
 
 #: Names that other systems' configuration files use.
-ALIASES: Mapping[str, str] = MappingProxyType({"flowdapt.compute.executor.local.LocalExecutor": "local"})
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "flowdapt.compute.executor.ray.RayExecutor": "ray",
+        "flowdapt.compute.executor.local.LocalExecutor": "local",
+        "flowdapt.compute.executor.dask.DaskExecutor": "dask",
+    }
+)
 
 
 def create(settings: ExecutorSettings) -> Executor[Any]:

@@ -27,7 +27,11 @@ FlowtillaError
 │   └── ObjectNotFound            no such object (also a KeyError)
 ├── ExecutorError                 a compute back end failed
 │   ├── ExecutorClosed            it was used before `start` or after `close`
-│   └── ResourcesUnavailable      no node could ever meet the request
+│   ├── ResourcesUnavailable      no node could ever meet the request
+│   └── ClusterError              about the cluster behind an executor
+│       ├── ClusterUnreachable    it cannot be reached, or not yet
+│       ├── ClusterMismatch       its Python, libraries or modules are not those of the worker
+│       └── ClusterLost           it was there and is gone; runs on it are tried again
 └── WorkerError                   a worker cannot start or go on
     ├── WorkerNameTaken           a live worker already has the name
     └── LeaseLost                 another attempt owns the run now
@@ -183,6 +187,22 @@ class ExecutorClosed(ExecutorError):
 
 class ResourcesUnavailable(ExecutorError):
     """Raised when no node could ever meet a stage's resources."""
+
+
+class ClusterError(ExecutorError):
+    """Raised about the cluster behind an executor."""
+
+
+class ClusterUnreachable(ClusterError):
+    """Raised when a cluster cannot be reached, or not yet."""
+
+
+class ClusterMismatch(ClusterError):
+    """Raised when a cluster's Python, libraries or modules are not those of the worker."""
+
+
+class ClusterLost(ClusterError):
+    """Raised when a cluster that was there is gone; runs on it are tried again."""
 
 
 class WorkerError(FlowtillaError):

@@ -10,15 +10,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from flowtilla.errors import ConfigurationError, ExecutorError, ResourcesUnavailable
+from flowtilla.errors import ConfigurationError, ExecutorError
 from flowtilla_executors.base import Executor, ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
-from flowtilla_executors.local.failures import cancelled
+from flowtilla_executors.failures import cancelled
 from flowtilla_executors.local.handle import Handle, Need
 from flowtilla_executors.local.processes import Processes
 from flowtilla_executors.local.room import Room
 from flowtilla_executors.local.threads import Threads
 from flowtilla_executors.outcome import Outcome
+from flowtilla_executors.resources import check, shown
 from flowtilla_executors.values import Snapshot
 
 _log = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ class LocalExecutor(Executor[Handle]):
         if mode not in ("processes", "threads"):
             raise ConfigurationError(f"the local executor has no mode {mode!r}: use 'processes' or 'threads'")
         if self._total["cpus"] <= 0 or min(self._total.values()) < 0:
-            raise ConfigurationError(f"the local executor cannot have {_shown(self._total)}: give positive numbers")
+            raise ConfigurationError(f"the local executor cannot have {shown(self._total)}: give positive numbers")
 
-    async def _start(self, log_sink: LogSink) -> None:
+    async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count()
         self._room = Room(self._total)
@@ -73,7 +74,7 @@ class LocalExecutor(Executor[Handle]):
         self._room.close()
         self._crew.flush_logs()
         for handle in list(self._unsettled):
-            handle.settle(None, cancelled(handle, "its executor was closed"))
+            handle.settle(None, cancelled(handle.call, "its executor was closed", handle.started))
         await self._crew.close()
 
     def info(self) -> ExecutorInfo:
@@ -98,7 +99,7 @@ class LocalExecutor(Executor[Handle]):
         if handle.settled:
             return
         self._crew.flush_logs()
-        handle.settle(None, cancelled(handle, "the worker was told to stop it"))
+        handle.settle(None, cancelled(handle.call, "the worker was told to stop it", handle.started))
         self._unsettled.discard(handle)
         if handle.admitted:
             self._crew.stop(handle)
@@ -112,11 +113,7 @@ class LocalExecutor(Executor[Handle]):
 
     def _need(self, call: Call) -> Need:
         need = {**call.resources, "cpus": 1.0 if call.cpus is None else call.cpus}
-        if any(amount > self._total.get(name, 0.0) for name, amount in need.items()):
-            raise ResourcesUnavailable(
-                f"stage {call.context.stage!r} asks for {_shown(need)}, and the local executor has "
-                f"{_shown(self._total)}: ask for less, or give the executor more (`cpus`, `resources`)"
-            )
+        check(call.context.stage, need, self.kind, [self._total])
         if call.gpus or call.memory:
             self._warn_once(call)
         return tuple(sorted((name, amount) for name, amount in need.items() if amount))
@@ -161,7 +158,3 @@ def _value(handle: Handle) -> Snapshot:
 def _cpus() -> int:
     """Returns how many cpus this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _shown(amounts: dict[str, float]) -> str:
-    return ", ".join(f"{name}={amount:g}" for name, amount in sorted(amounts.items()))

@@ -1,9 +1,10 @@
 """One call of the Local executor, from `submit` to its outcome."""
 
 import asyncio
+from collections.abc import Callable
 
 from flowtilla_executors.call import Call
-from flowtilla_executors.outcome import Outcome
+from flowtilla_executors.outcome import LIVES, Outcome
 from flowtilla_executors.values import Snapshot
 
 #: How much of each resource a call takes.
@@ -28,6 +29,8 @@ class Handle:
         self.kept: Snapshot | None = None
         self.outcome: Outcome | None = None
         self.started: float | None = None
+        #: How many processes may still die with it.
+        self.lives = LIVES
         self.waiters: list[asyncio.Future[None]] = []
         #: It was given room; the outcome may come long before it gives the room back.
         self.admitted = False
@@ -56,3 +59,7 @@ class Handle:
     def settled(self) -> bool:
         """Whether the outcome is there: a call cancelled or late may still be running."""
         return self.outcome is not None
+
+
+#: Told once of every call that takes no more room, from any thread; the outcome is None when it came before.
+Ended = Callable[[Handle, Snapshot | None, Outcome | None], None]

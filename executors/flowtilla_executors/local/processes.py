@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from flowtilla_executors.base import LogSink
+from flowtilla_executors.failures import ending, failed, lost, timed_out
 from flowtilla_executors.local import child
 from flowtilla_executors.local.directory import PrivateDirectory, bases
-from flowtilla_executors.local.failures import Ended, ending, failed, lost, timed_out
 from flowtilla_executors.local.files import discard, owned, store
-from flowtilla_executors.local.handle import Handle
+from flowtilla_executors.local.handle import Ended, Handle
 from flowtilla_executors.local.spawn import Context, Process
 from flowtilla_executors.outcome import Failure, Outcome
 from flowtilla_executors.values import Snapshot
@@ -117,7 +117,7 @@ class Processes:
             try:
                 payload = store((handle.call, handle.parents), f"call-{handle.number}-", self._directories)
             except Exception as error:
-                self._end_soon(handle, failed(handle, Failure.of(error)))
+                self._end_soon(handle, failed(Failure.of(error)))
                 continue
             self._give(self._idle.pop(), handle, payload)
 
@@ -135,7 +135,7 @@ class Processes:
     def _overdue(self, child: Child, handle: Handle) -> None:
         if child.handle is handle and not handle.settled:
             self.collect_logs()
-            handle.settle(None, timed_out(handle))
+            handle.settle(None, timed_out(handle.call, handle.started))
             child.process.end()
 
     def _heard(self, child: Child) -> None:
@@ -166,11 +166,23 @@ class Processes:
         how = ending(child.process.exitcode or 0)
         if (handle := child.handle) is not None:
             discard(_value_name(handle), self._directories)
-            self._end(handle, None, lost(handle, how))
+            self._lose(handle, how)
         else:
             _log.warning("an idle process of the Local executor died: %s; another takes its place", how)
             await asyncio.sleep(_PAUSE)
         await self._hire(1)
+
+    def _lose(self, handle: Handle, how: str) -> None:
+        """Gives a call whose process died to another, unless it has had its share."""
+        handle.lives -= 1
+        if handle.lives and not handle.settled:
+            _log.warning(
+                "a process died as it ran stage %r (%s); the call is run again", handle.call.context.stage, how
+            )
+            self._waiting.appendleft(handle)
+            self._dispatch()
+        else:
+            self._end(handle, None, lost(handle.call, how, handle.started))
 
     async def _hire(self, count: int) -> None:
         while count and not self._closed:

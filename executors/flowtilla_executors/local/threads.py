@@ -12,11 +12,11 @@ from typing import Any
 from flowtilla.logs import LogLine
 from flowtilla_executors import capture, recorder
 from flowtilla_executors.base import LogSink
+from flowtilla_executors.failures import timed_out
 from flowtilla_executors.invoke import invoke
 from flowtilla_executors.local.directory import PrivateDirectory, bases
-from flowtilla_executors.local.failures import Ended, timed_out
 from flowtilla_executors.local.files import owned, store
-from flowtilla_executors.local.handle import Handle
+from flowtilla_executors.local.handle import Ended, Handle
 from flowtilla_executors.local.memory import ThreadMemory, lend
 from flowtilla_executors.values import IMMUTABLE, Same, Snapshot
 
@@ -119,4 +119,4 @@ class Threads:
     def _overdue(self, handle: Handle) -> None:
         if not handle.settled:
             recorder.flush()
-            handle.settle(None, timed_out(handle))
+            handle.settle(None, timed_out(handle.call, handle.started))

@@ -22,7 +22,9 @@ class SharedExecutor(Executor[Any]):
     """
 
     def __init__(self, executor: Executor[Any]) -> None:
-        self.kind = executor.kind  # type: ignore[misc]  # it is whatever it shares
+        # It is whatever it shares.
+        self.kind = executor.kind  # type: ignore[misc]
+        self.submits_ahead = executor.submits_ahead  # type: ignore[misc]
         self._executor = executor
         self._sink: LogSink | None = None
 
@@ -46,7 +48,7 @@ class SharedExecutor(Executor[Any]):
     def info(self) -> ExecutorInfo:
         return self._executor.info()
 
-    async def _start(self, log_sink: LogSink) -> None:
+    async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None:
         self._sink = log_sink
 
     async def _close(self) -> None:
