@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from backends import BACKENDS, Backend, Started
 from fleet import Fleet
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
@@ -103,3 +105,18 @@ def fleet(server: EmbeddedValkey, redis: Redis, tmp_path: Path) -> Iterator[Flee
     """Worker processes on the server, stopped at the end of the test."""
     with Fleet(server.url, tmp_path) as started:
         yield started
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Every executor in turn, with its cluster if it needs one; pytest runs the tests of one after another."""
+    with ExitStack() as stack:
+        yield BACKENDS[request.param].started(tmp_path_factory.mktemp(request.param), stack)
+
+
+@pytest.fixture(scope="session")
+def started(backend: Backend) -> Iterator[Started]:
+    """The back end's executor, which all tests share that need none of their own."""
+    shared = Started(backend)
+    yield shared
+    shared.close()

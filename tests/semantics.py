@@ -1,15 +1,9 @@
-"""What the tests of a workflow's meaning share: the executors they run on, short forms, stages."""
+"""What the tests of a workflow's meaning share: short forms, stages."""
 
 from collections.abc import Callable
 from typing import Any
 
 from flowtilla import Stage
-
-#: The executors the suite runs on. Another back end is one line.
-EXECUTORS: dict[str, dict[str, Any]] = {
-    "local-threads": {"target": "local", "mode": "threads", "cpus": 2, "resources": {"hamster_wheels": 2}},
-    "local-processes": {"target": "local", "mode": "processes", "cpus": 2, "resources": {"hamster_wheels": 2}},
-}
 
 
 def stage(name: str, target: Callable[..., Any], *parents: str, **options: Any) -> Stage:

@@ -39,8 +39,12 @@ def recording(context: Context, emit: Callable[[Sequence[LogLine]], None] | None
         context: whom the lines belong to; while a stage's own context is entered, that one.
         emit: takes lines while the code still runs, from any thread, or None.
     """
-    if _users and not (isinstance(sys.stdout, _Stream) and isinstance(sys.stderr, _Stream)):
-        _replace_streams()  # somebody, a test runner for example, put others in place
+    if _users:
+        # Somebody may have put others in place: a test runner, or a stage's module that configures logging.
+        if not (isinstance(sys.stdout, _Stream) and isinstance(sys.stderr, _Stream)):
+            _replace_streams()
+        if _HANDLER not in (root := logging.getLogger()).handlers:
+            root.addHandler(_HANDLER)
     recorder = Recorder(context, emit)
     token = _recorder.set(recorder)
     try:

@@ -1,34 +1,21 @@
-"""The executors under test, a table, and the bench the conformance suite uses. Another back end is one row more."""
+"""The bench the executors' conformance suite uses."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from backends import Backend, Started
 from flowtilla.context import Context
 from flowtilla.targets import import_path
 from flowtilla_executors import Call, Executor, Items, Joined, Literal, Outcome, Parent
-from flowtilla_executors.local import LocalExecutor
+from flowtilla_worker.testing.loop import on_loop
 
 PATIENCE = 30.0
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One row: how to make the executor with two cpus, and whether its stages have processes of their own."""
-
-    make: Callable[..., Executor[Any]]
-    kind: str
-    isolates: bool
-
-
-BACKENDS = {
-    "local-threads": Backend(lambda **options: LocalExecutor(cpus=2, mode="threads", **options), "local", False),
-    "local-processes": Backend(lambda **options: LocalExecutor(cpus=2, mode="processes", **options), "local", True),
-}
 
 
 @dataclass
@@ -36,7 +23,6 @@ class Bench:
     """An executor that runs, and the shortest words to use it."""
 
     executor: Executor[Any]
-    runner: asyncio.Runner
     lines: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
@@ -50,7 +36,7 @@ class Bench:
             async with asyncio.timeout(PATIENCE):
                 return await work
 
-        return self.runner.run(within())
+        return on_loop(within())
 
     def submit(self, call: Call, *parents: Any) -> Any:
         async def begin() -> Any:  # in the loop, where the engine submits
@@ -107,40 +93,36 @@ def over(values: Any, **options: Any) -> Items:
     return Items(values if isinstance(values, (Parent, Joined)) else Literal(values), **options)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]
+@contextmanager
+def making(backend: Backend) -> Iterator[Callable[..., Bench]]:
+    """Gives what makes and starts executors; all are closed at the end."""
+    made = []
 
+    def make(**options: Any) -> Bench:
+        made.append(Bench(backend.make(**options)))
+        made[-1].start()
+        return made[-1]
 
-@pytest.fixture
-def fresh(backend: Backend):
-    """Makes executors of a test's own; closes them after it."""
-    with asyncio.Runner() as runner:
-        made = []
-
-        def make(**options: Any) -> Bench:
-            made.append(Bench(backend.make(**options), runner))
-            made[-1].start()
-            return made[-1]
-
-        yield make
-        for bench in made:
-            bench.close()
-
-
-@pytest.fixture(scope="module")
-def shared(backend: Backend):
-    with asyncio.Runner() as runner:
-        bench = Bench(backend.make(resources={"wheels": 1, "doors": 1}), runner)
-        bench.start()
-        yield bench
+    yield make
+    for bench in made:
         bench.close()
 
 
 @pytest.fixture
-def executor(shared: Bench) -> Bench:
-    shared.lines.clear()
-    return shared
+def fresh(backend: Backend, started: Started) -> Iterator[Callable[..., Bench]]:
+    """Makes executors of a test's own."""
+    started.give_way()
+    with making(backend) as make:
+        yield make
+
+
+@pytest.fixture
+def executor(started: Started) -> Iterator[Bench]:
+    """The executor that all tests share."""
+    bench = Bench(started.executor())
+    bench.start()
+    yield bench
+    bench.close()
 
 
 @pytest.fixture

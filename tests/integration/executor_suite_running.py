@@ -44,6 +44,14 @@ def test_everything_written_becomes_lines(executor, capsys):
     assert "from print" not in capsys.readouterr().out
 
 
+def test_a_stage_may_configure_logging(executor):
+    """What it and later stages log is recorded all the same."""
+    executor.finished(call(f.configure_logging))
+    lines = executor.result(call(f.log_error)).logs
+
+    assert [line.level for line in lines] == ["ERROR"]
+
+
 def test_lines_name_their_item(executor):
     """An item's unfinished line ends with it."""
     lines = executor.result(call(f.talk_of, items=over(["a", "b"]))).logs
@@ -306,6 +314,15 @@ def test_a_lost_process_is_told(isolated, function, args, how):
     assert "'doomed'" in failure.message
     assert how in failure.message
     assert isolated.value(call(f.give, 1)) == 1
+
+
+def test_a_call_whose_process_dies_is_run_again(isolated, tmp_path):
+    """Twice; the third death is its end."""
+    again, too_often = tmp_path / "again", tmp_path / "too-often"
+
+    assert isolated.value(call(f.kill_itself_until, str(again), 2)) == "survived"
+    assert isolated.result(call(f.kill_itself_until, str(too_often), 3)).failure.lost
+    assert again.read_text() == too_often.read_text() == "here\n" * 3
 
 
 def test_a_lost_process_takes_no_other_call_along(isolated, tmp_path):

@@ -12,16 +12,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
-from executor_bench import Backend, Bench, call, fresh, over  # noqa: F401
+from backends import Backend
+from executor_bench import Bench, call, making
 from flowtilla_executors import Parent
-from flowtilla_executors.local import LocalExecutor
 from flowtilla_executors.local.directory import PrivateDirectory, bases
 
 BIG = 1024 * 1024
 
 WORKER = """
 import asyncio, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import executor_functions as f
 from executor_bench import call
 from flowtilla_executors.local import LocalExecutor
@@ -40,12 +40,13 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def backend():
-    return Backend(lambda **options: LocalExecutor(**{"cpus": 2} | options), "local", True)
+def fresh():
+    with making(Backend("local", {"cpus": 2})) as make:
+        yield make
 
 
 @pytest.fixture
-def bench(fresh):  # noqa: F811
+def bench(fresh):
     return fresh()
 
 
@@ -54,7 +55,8 @@ def worker(tmp_path):
     """A process with an executor in it that runs a stage, which runs a process: yields it, its pids and folders."""
     script, file = tmp_path / "script.py", tmp_path / "pid"
     script.write_text(WORKER)
-    command = [sys.executable, str(script), str(Path(__file__).parent), str(file)]
+    here = Path(__file__).parent
+    command = [sys.executable, str(script), f"{here}:{here.parent}", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             assert process.stdout.readline() == "imported\n"
@@ -175,7 +177,7 @@ def test_cancelling_ends_a_stages_own_processes(bench, tmp_path):
     until(lambda: not alive(int(file.read_text())), "the subprocess lives on")
 
 
-def test_what_waits_for_the_pool_can_be_cancelled(fresh):  # noqa: F811
+def test_what_waits_for_the_pool_can_be_cancelled(fresh):
     """A call that was given room before the children are up."""
     bench = fresh()
     handle = bench.submit(call(f.give, 1))

@@ -10,17 +10,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
-from executor_bench import Backend, call, context, fresh  # noqa: F401
-from flowtilla_executors.local import LocalExecutor
+from backends import Backend
+from executor_bench import call, context, making
 
 
 @pytest.fixture
-def backend():
-    return Backend(lambda **options: LocalExecutor(**{"cpus": 1, "mode": "threads"} | options), "local", False)
+def fresh():
+    with making(Backend("local", {"mode": "threads", "cpus": 1}, isolates=False)) as make:
+        yield make
 
 
 @pytest.fixture
-def bench(fresh):  # noqa: F811
+def bench(fresh):
     return fresh()
 
 
@@ -54,7 +55,7 @@ def test_output_outside_stages_goes_where_it_went(bench, capsys):
     assert capsys.readouterr().out == "the worker's own\n"
 
 
-def test_closing_puts_everything_back(fresh):  # noqa: F811
+def test_closing_puts_everything_back(fresh):
     """Streams, root handlers, levels, thread starting, the environment."""
 
     def state():
@@ -75,7 +76,7 @@ def test_closing_puts_everything_back(fresh):  # noqa: F811
     assert "FLOWTILLA_TEST" not in os.environ
 
 
-def test_closing_frees_the_threads(fresh):  # noqa: F811
+def test_closing_frees_the_threads(fresh):
     """Idle threads end."""
     bench = fresh()
     bench.finished(call(f.give, 1))

@@ -1,18 +1,16 @@
 """Random workflows: whatever their shape, every executor agrees with a few lines that run them by hand."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backends import Started
 from flowtilla import Stage, Workflow
 from flowtilla_executors import Executor
-from flowtilla_worker.testing import run_workflow, started_executor
+from flowtilla_worker.testing import run_workflow
 from shapes import dags
-
-MODES = ["threads", "processes"]
 
 
 def simple(*values: Any) -> list[Any]:
@@ -71,11 +69,10 @@ def reference(nodes: dict[str, list[str]], kinds: dict[str, str]) -> dict[str, A
     return values
 
 
-@pytest.fixture(scope="module", params=MODES)
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor[Any]]:
+@pytest.fixture
+def executor(started: Started) -> Executor[Any]:
     """One executor for all drawn workflows."""
-    with started_executor({"target": "local", "mode": request.param, "cpus": 2}) as started:
-        yield started
+    return started.executor()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

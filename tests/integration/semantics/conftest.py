@@ -1,21 +1,20 @@
 """Every sentence of what a workflow means is tested on every executor, with the same answer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from backends import Started
 from flowtilla import Run, Stage, Workflow
 from flowtilla_executors import Executor
-from flowtilla_worker.testing import run_workflow, started_executor
-from semantics import EXECUTORS
+from flowtilla_worker.testing import run_workflow
 
 
-@pytest.fixture(scope="package", params=EXECUTORS.values(), ids=EXECUTORS.keys())
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor[Any]]:
+@pytest.fixture
+def executor(started: Started) -> Executor[Any]:
     """One started executor for all these tests."""
-    with started_executor(request.param) as started:
-        yield started
+    return started.executor()
 
 
 @pytest.fixture

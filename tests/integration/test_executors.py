@@ -1,4 +1,4 @@
-"""The conformance suite on the table's rows."""
+"""The conformance suite of the executors, on every row of `backends`."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running")
 
-from executor_bench import backend, fresh, isolated, shared, executor  # noqa: E402, F401, I001
+from executor_bench import executor, fresh, isolated  # noqa: E402, F401
 from executor_suite import *  # noqa: E402, F403
 from executor_suite_running import *  # noqa: E402, F403
