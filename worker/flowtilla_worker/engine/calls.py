@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowtilla.context import Context
-from flowtilla.errors import FlowtillaError
+from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError
 from flowtilla.logs import LogLine
 from flowtilla.message import Message
 from flowtilla.settings import StorageSettings
@@ -97,15 +97,36 @@ class Caller:
         context = replace(self._context, stage=stage)
         return Call(f"{function.__module__}.{function.__qualname__}", context, args=args, cpus=0)
 
-    async def run(self, call: Call, parents: Sequence[Any], retries: Retries | None = None) -> Ended:
+    async def run(
+        self,
+        call: Call,
+        parents: Sequence[Any],
+        retries: Retries | None = None,
+        *,
+        begun: Any = None,
+        submitted: Callable[[Any], None] | None = None,
+    ) -> Ended:
         """Makes a call, again while its retries last, and returns how the last try ended.
 
         Cancelling the task that awaits this stops the call in the cluster.
+
+        Args:
+            call: the call.
+            parents: the handles it refers to.
+            retries: how a failed try is repeated.
+            begun: the handle of the first try, if it was submitted ahead.
+            submitted: called with the handle of each other try.
+
+        Raises:
+            ClusterLost: the cluster is gone, or about to be started again.
         """
         tries = 0
         while True:
             tries += 1
-            ended = await self._once(call, parents, tries)
+            ended = await self._await(begun, tries) if begun is not None else None
+            begun = None
+            if ended is None or ended.outcome.early:
+                ended = await self._once(call, parents, tries, submitted)
             failure = ended.outcome.failure or _first_item_failure(ended.outcome)
             if failure is None or retries is None or not _worth_retrying(retries, failure, tries):
                 return ended
@@ -127,24 +148,46 @@ class Caller:
         return self._context.attempt
 
     @property
+    def submits_ahead(self) -> bool:
+        """Whether a call may be submitted before those it refers to have ended."""
+        return self._executor.submits_ahead
+
+    @property
     def cpus(self) -> float:
         """How many calls of one cpu the executor runs at once."""
         return self._executor.info().cpus
 
-    async def _once(self, call: Call, parents: Sequence[Any], tries: int) -> Ended:
+    def submit(self, call: Call, parents: Sequence[Any]) -> Any:
+        """Begins a call and returns its handle; raises as the executor does."""
+        return self._executor.submit(call, parents)
+
+    async def cancel(self, handle: Any) -> None:
+        """Stops a call, if the executor can in time."""
+        with suppress(TimeoutError, ClusterLost):
+            await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
+
+    async def _once(
+        self, call: Call, parents: Sequence[Any], tries: int, submitted: Callable[[Any], None] | None
+    ) -> Ended:
         try:
-            handle = self._executor.submit(call, parents)
+            handle = self.submit(call, parents)
+        except (ClusterLost, ExecutorClosed):
+            raise
         except FlowtillaError as error:
-            # Resources that no node has, an executor that closed: what the call would have said, had it begun.
+            # Resources that no node has, for example: what the call would have said, had it begun.
             return Ended(None, _never_ran(Failure.of(error)), tries)
+        if submitted is not None:
+            submitted(handle)
+        return await self._await(handle, tries)
+
+    async def _await(self, handle: Any, tries: int) -> Ended:
         try:
             outcome = await self._executor.outcome(handle)
-            self._log(outcome.logs)
-            return Ended(handle, outcome, tries)
         except asyncio.CancelledError:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
+            await self.cancel(handle)
             raise
+        self._log(outcome.logs)
+        return Ended(handle, outcome, tries)
 
 
 def with_items(call: Call, items: Items) -> Call:

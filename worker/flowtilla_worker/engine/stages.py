@@ -9,6 +9,7 @@ from functools import partial
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.states import StageState
 from flowtilla_executors import MISSING, Failure, Literal
+from flowtilla_worker.engine.ahead import Ahead
 from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import Keeper, NotKept
@@ -55,6 +56,7 @@ class Engine:
         self._waits = {name: {one for one in plan.stages[name].parents if one in self._open} for name in self._open}
         self._users = {name: sum(child in self._open for child in plan.stages[name].children) for name in plan.stages}
         self._streams = {name: Stream() for name in self._open if plan.stages[name].mapped}
+        self._ahead = Ahead(plan, caller, self.values)
         self._tasks: set[asyncio.Task[None]] = set()
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -63,6 +65,7 @@ class Engine:
 
         Raises:
             LeaseLost: the run is another attempt's now.
+            ClusterLost: the cluster is gone.
         """
         for name in [name for name, waits in self._waits.items() if not waits]:
             self._begin(name)
@@ -72,7 +75,7 @@ class Engine:
             finally:
                 for task in self._tasks:
                     task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await asyncio.gather(*self._tasks, self._ahead.close(), return_exceptions=True)
 
     @property
     def error(self) -> ErrorRecord | None:
@@ -119,7 +122,13 @@ class Engine:
     async def _simple(self, planned: PlannedStage, record: StageRecord) -> Value:
         parents = Parents()
         call = self._caller.stage_call(planned, [self.values[one] for one in planned.stage.depends_on], parents)
-        ended = await self._caller.run(call, parents.handles, planned.retries)
+        ended = await self._caller.run(
+            call,
+            parents.handles,
+            planned.retries,
+            begun=self._ahead.take(planned.name),
+            submitted=partial(self._ahead.follow, planned.name),
+        )
         outcome = ended.outcome
         record = replace(
             record,
@@ -253,6 +262,7 @@ class Engine:
 
     def _close(self, name: str) -> None:
         self._open.discard(name)
+        self._ahead.ended(name)
         for parent in self._plan.stages[name].parents:
             self._users[parent] -= 1
             self._free(parent)
