@@ -18,11 +18,11 @@ from flowtilla.context import Context, entered
 from flowtilla.errors import ValueNotStorable
 from flowtilla.logs import LogLine
 from flowtilla_executors import describe
-from flowtilla_executors.call import Argument, Call, Items, Joined, Literal
+from flowtilla_executors.call import Argument, Call, Items, Joined, Literal, Parent
 from flowtilla_executors.capture import recording
 from flowtilla_executors.outcome import Failure, Outcome, class_name
 from flowtilla_executors.recorder import Recorder, host
-from flowtilla_executors.values import IMMUTABLE, Source, fresh, snapshot
+from flowtilla_executors.values import IMMUTABLE, Listed, Snapshot, fresh, snapshot
 
 Kept = TypeVar("Kept")
 
@@ -32,7 +32,7 @@ _MACHINERY = (str(Path(__file__).parent), str(Path(asyncio.__file__).parent))
 
 def invoke(
     call: Call,
-    parents: Sequence[Source],
+    parents: Sequence[Snapshot],
     keep: Callable[[Any], Kept],
     emit: Callable[[Sequence[LogLine]], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -80,7 +80,7 @@ class _Run:
     """The function of a call, applied once or to every item."""
 
     call: Call
-    parents: Sequence[Source]
+    parents: Sequence[Snapshot]
     recorder: Recorder
     staged: list[dict[str, Any]]
     cancelled: Callable[[], bool] | None
@@ -126,21 +126,23 @@ class _Run:
                 self.busy += time.perf_counter() - begun
                 self.recorder.end_lines()
 
-    def _arguments(self) -> list[Source]:
+    def _arguments(self) -> list[Callable[[], Any]]:
         return [self._source(argument) for argument in self.call.args]
 
-    def _source(self, argument: Argument) -> Source:
+    def _source(self, argument: Argument) -> Callable[[], Any]:
         if isinstance(argument, Literal):
             return snapshot(argument.value).load
         if isinstance(argument, Joined):
             parts = [self.parents[index] for index in argument.indexes]
-            return lambda: list(chain.from_iterable(part() for part in parts))
-        return self.parents[argument.index]
+            return lambda: list(chain.from_iterable(part.load() for part in parts))
+        return self.parents[argument.index].load
 
-    def _keywords(self) -> Source:
+    def _keywords(self) -> Callable[[], Any]:
         return snapshot(self.call.kwargs).load if self.call.kwargs else dict
 
     def _window(self, items: Items) -> Iterator[Any]:
+        if isinstance(items.source, Parent) and isinstance(parent := self.parents[items.source.index], Listed):
+            return parent.window(items.start, items.stop)
         source = self._source(items.source)()
         try:
             found = iter(source)

@@ -51,6 +51,6 @@ def run(
     if call.ahead and not all(parent.value is not None and parent.visible for parent in parents):
         now = time.time()
         return Kept(None, False), Outcome(now, now, host(), os.getpid(), early=True)
-    sources = [parent.value.load for parent in parents if parent.value is not None]
-    kept, outcome = invoke(call, sources, keep, emit, cancelled)
+    values = [parent.value for parent in parents if parent.value is not None]
+    kept, outcome = invoke(call, values, keep, emit, cancelled)
     return Kept(kept, not outcome.artifacts), outcome

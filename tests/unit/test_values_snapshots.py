@@ -2,15 +2,18 @@
 
 import threading
 from collections import OrderedDict, deque
+from pathlib import Path
 
 import numpy
 import pandas
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowtilla_executors import MISSING
 from flowtilla_executors.describe import inline, iterable, length
-from flowtilla_executors.local.files import Mapped, discard, store, write
-from flowtilla_executors.values import Copied, Same, fresh, snapshot
+from flowtilla_executors.local.files import Mapped, discard, owned, store, write
+from flowtilla_executors.values import Copied, Listed, Same, fresh, snapshot
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, 1j, "text", b"bytes"])
@@ -80,7 +83,7 @@ def test_big_values_are_files(tmp_path):
     kept = store(value, "v", [tmp_path])
 
     assert isinstance(kept, Mapped)
-    assert [path.name for path in tmp_path.iterdir()] == ["v"]
+    assert [path.name for path in tmp_path.iterdir()] == ["v0"]
     loaded, again = kept.load(), kept.load()
     loaded[1][0] = 99
     assert [each.tolist() for each in again[:-1]] == [each.tolist() for each in value[:-1]]
@@ -241,3 +244,42 @@ def test_the_length_of_ordered_sequences(value, expected):
 def test_what_can_be_mapped_over(value, expected):
     """Whatever `iter` takes."""
     assert iterable(value) is expected
+
+
+@given(
+    sizes=st.lists(st.integers(0, 3_000_000), min_size=2, max_size=12),
+    start=st.integers(0, 12),
+    count=st.none() | st.integers(0, 12),
+)
+@settings(max_examples=30, deadline=None)
+def test_a_window_of_a_long_list_is_that_of_the_list(sizes: list[int], start: int, count: int | None) -> None:
+    """However it is cut into pieces, and wherever the window is."""
+    values = [bytearray(size) for size in sizes]
+    kept = snapshot(values)
+    stop = None if count is None else start + count
+
+    assert kept.load() == values
+    if isinstance(kept, Listed):
+        assert len(kept.pieces) > 1
+        assert list(kept.window(start, stop)) == values[start:stop]
+    else:
+        assert sum(sizes) < 3_000_000 + 1024 * 1024
+
+
+def test_a_list_that_shares_is_kept_whole() -> None:
+    """In pieces it would be as often as large as it has items."""
+    shared = numpy.zeros(500_000)
+
+    assert isinstance(snapshot([(shared, number) for number in range(50)]), Copied)
+    assert isinstance(snapshot([(shared.copy(), number) for number in range(50)]), Listed)
+
+
+def test_the_files_of_a_long_list_go_with_it(tmp_path: Path) -> None:
+    """A piece each, until the last reference is gone."""
+    kept = owned(store([bytes(1_000_000 + number) for number in range(4)], "v", [tmp_path]))
+    assert isinstance(kept, Listed)
+    assert [len(item) for item in kept.window(1, 3)] == [1_000_001, 1_000_002]
+    assert len(list(tmp_path.iterdir())) == len(kept.pieces)
+
+    del kept
+    assert list(tmp_path.iterdir()) == []

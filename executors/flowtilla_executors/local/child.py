@@ -71,7 +71,7 @@ def _run(name: str, payload: Snapshot) -> tuple[Snapshot | None, Outcome]:
     """Runs one call; a big value goes to a file of the name given."""
     call, parents = payload.load()
     keep: Callable[[Any], Snapshot] = partial(store, name=name, directories=_directories)
-    return invoke(call, [parent.load for parent in parents], keep, _emit)
+    return invoke(call, parents, keep, _emit)
 
 
 def _emit(lines: Sequence[LogLine]) -> None:

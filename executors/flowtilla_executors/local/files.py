@@ -9,11 +9,11 @@ import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from itertools import accumulate, chain
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flowtilla_executors.values import IMMUTABLE, Copied, Same, Snapshot, dumps
+from flowtilla_executors.values import IMMUTABLE, Copied, Dumped, Listed, Same, Snapshot, assembled, dumps
 
 AnySnapshot = TypeVar("AnySnapshot", bound=Snapshot | None)
 
@@ -41,12 +41,12 @@ class Mapped:
         return pickle.loads(view[: self.stream], buffers=buffers)
 
 
-def store(value: Any, name: str, directories: Sequence[Path]) -> Same | Copied | Mapped:
-    """Returns a snapshot of the value, in a file if it is big.
+def store(value: Any, name: str, directories: Sequence[Path]) -> Snapshot:
+    """Returns a snapshot of the value, in files if it is big.
 
     Args:
         value: what to keep.
-        name: the file's name.
+        name: what the files' names begin with.
         directories: where it may go; the first that has room.
 
     Raises:
@@ -54,22 +54,25 @@ def store(value: Any, name: str, directories: Sequence[Path]) -> Same | Copied |
     """
     if type(value) in IMMUTABLE and sys.getsizeof(value) <= SMALL:
         return Same(value)
-    stream, buffers = dumps(value)
-    raw = [buffer.raw() for buffer in buffers]
-    size = len(stream) + sum(buffer.nbytes for buffer in raw)
-    if size <= SMALL:
-        return Copied(stream, tuple(bytes(buffer) for buffer in raw))
-    padded = [_padded(part) for part in (memoryview(stream), *raw)]
+    numbers = count()
+    return assembled(value, dumps(value), lambda dumped: _store(dumped, f"{name}{next(numbers)}", directories))
+
+
+def _store(dumped: Dumped, name: str, directories: Sequence[Path]) -> Copied | Mapped:
+    if dumped.size <= SMALL:
+        return dumped.copied()
+    padded = [_padded(part) for part in (memoryview(dumped.stream), *dumped.buffers)]
     path = write(chain.from_iterable(padded), name, directories)
     starts = accumulate(sum(map(len, parts)) for parts in padded)
-    places = tuple((start, part.nbytes) for start, part in zip(starts, raw, strict=False))
-    return Mapped(path, len(stream), places, size)
+    places = tuple((start, part.nbytes) for start, part in zip(starts, dumped.buffers, strict=False))
+    return Mapped(path, len(dumped.stream), places, dumped.size)
 
 
 def owned(kept: AnySnapshot) -> AnySnapshot:
-    """Returns the snapshot; its file, if it has one, goes with the last reference to it in this process."""
-    if isinstance(kept, Mapped):
-        weakref.finalize(kept, kept.path.unlink, missing_ok=True).atexit = False
+    """Returns the snapshot; the files it is in, if any, go with the last reference to it in this process."""
+    for each in kept.pieces if isinstance(kept, Listed) else (kept,):
+        if isinstance(each, Mapped):
+            weakref.finalize(each, each.path.unlink, missing_ok=True).atexit = False
     return kept
 
 

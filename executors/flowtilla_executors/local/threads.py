@@ -95,9 +95,8 @@ class Threads:
             handle.started = time.time()
             if handle.call.timeout is not None:
                 self._loop.call_soon_threadsafe(self._loop.call_later, handle.call.timeout, self._overdue, handle)
-            parents = [parent.load for parent in handle.parents]
             keep = partial(self._keep, f"value-{handle.number}-")
-            kept, outcome = invoke(handle.call, parents, keep, self._sink_of(handle), lambda: handle.settled)
+            kept, outcome = invoke(handle.call, handle.parents, keep, self._sink_of(handle), lambda: handle.settled)
         with self._lock:
             self._busy -= 1
         self._ended(handle, kept, outcome)
