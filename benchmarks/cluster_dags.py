@@ -1,0 +1,146 @@
+"""What flowtilla adds to Ray and Dask: the same DAGs by hand and as queued workflows, in one process, in one run.
+
+    python benchmarks/cluster_dags.py [ray] [dask] [--rounds 60]
+
+The worker, the client and whoever works by hand share this process and its cluster. By hand starts in the same process,
+so it has no queue to pass, no lease, no log, no record: all that is in our times. The rounds of both take turns.
+"""
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import by_hand
+import flowtilla
+import noop
+from by_hand import ByHand
+from fleet import show
+from flowtilla import Stage, Workflow
+from flowtilla.settings import ExecutorSettings, Settings
+from flowtilla_executors.registry import create
+from flowtilla_worker.connections import Connections
+from flowtilla_worker.dev.embedded import EmbeddedValkey
+from flowtilla_worker.plan.catalog import Catalog
+from flowtilla_worker.worker import Worker
+
+CHAIN = Workflow(
+    "chain",
+    [
+        Stage(name="one", target=noop.nothing),
+        Stage(name="two", target=noop.same, depends_on=["one"]),
+        Stage(name="three", target=noop.same, depends_on=["two"]),
+    ],
+)
+MIDDLE = [f"middle-{number}" for number in range(by_hand.MIDDLE)]
+DIAMOND = Workflow(
+    "diamond",
+    [
+        Stage(name="first", target=noop.nothing),
+        *[Stage(name=name, target=noop.same, depends_on=["first"]) for name in MIDDLE],
+        Stage(name="last", target=noop.same, depends_on=MIDDLE),
+    ],
+)
+MAP = Workflow(
+    "map",
+    [
+        Stage(name="numbers", target=noop.numbers),
+        Stage(name="same", target=noop.same, type="parameterized", depends_on=["numbers"]),
+    ],
+)
+ARRAYS = Workflow(
+    "arrays",
+    [
+        Stage(name="array", target=noop.array),
+        Stage(name="plus_one", target=noop.plus_one, depends_on=["array"]),
+        Stage(name="total", target=noop.total, depends_on=["plus_one"]),
+    ],
+)
+
+#: Runs at once, where several are.
+FLIGHT = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kinds", nargs="*", default=["ray", "dask"])
+    parser.add_argument("--rounds", type=int, default=60)
+    given = parser.parse_args()
+    for kind in given.kinds:
+        with fleet(kind) as (client, hand):
+            measure(kind, client, hand, given.rounds)
+
+
+def measure(kind: str, client: flowtilla.Client, hand: ByHand, rounds: int) -> None:
+    for name, workflow, dag in (("chain of 3", CHAIN, by_hand.chain), ("diamond of 10", DIAMOND, by_hand.diamond)):
+
+        def ours(workflow: Workflow = workflow) -> Any:
+            return client.submit(workflow).result(timeout=60)
+
+        def theirs(dag: Callable[[ByHand], Any] = dag) -> Any:
+            return hand.wait([dag(hand)])
+
+        def ours_at_once(workflow: Workflow = workflow) -> Any:
+            return [run.result(timeout=60) for run in [client.submit(workflow) for _ in range(FLIGHT)]]
+
+        def theirs_at_once(dag: Callable[[ByHand], Any] = dag) -> Any:
+            return hand.wait([dag(hand) for _ in range(FLIGHT)])
+
+        beside(f"{kind}: {name}", ours, theirs, rounds)
+        beside(f"{kind}: {name}, {FLIGHT} in flight", ours_at_once, theirs_at_once, rounds // 4)
+    beside(
+        f"{kind}: map over 1,000 no-ops",
+        lambda: client.submit(MAP, {"n": 1000}).result(timeout=60),
+        lambda: hand.wait(by_hand.mapped(hand, 1000)),
+        max(3, rounds // 12),
+    )
+    beside(
+        f"{kind}: 64 MiB through 3 stages",
+        lambda: client.submit(ARRAYS, {"megabytes": 64}).result(timeout=60),
+        lambda: hand.wait([by_hand.arrays(hand, 64)]),
+        max(5, rounds // 4),
+    )
+
+
+def beside(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> None:
+    """Measures both in turn, and prints the medians and their ratio."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 3):
+        for taken, do in zip(times, (ours, theirs), strict=True):
+            begun = time.perf_counter()
+            do()
+            if number >= 3:
+                taken.append(time.perf_counter() - begun)
+    mine, hand = map(statistics.median, times)
+    show(what, mine * 1000, "ms", f"by hand {hand * 1000:.1f} ms, {mine / hand:.2f}x")
+
+
+@contextmanager
+def fleet(kind: str) -> Iterator[tuple[flowtilla.Client, ByHand]]:
+    """Runs a worker in this process, on a real server, and gives a client of it and the same cluster by hand."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder), persistent=True) as server:
+        settings = Settings.model_validate(
+            {"redis": {"url": server.url}, "storage": {"base_path": f"{folder}/storage"}}
+        )
+        executor = create(ExecutorSettings.model_validate({"target": kind, "cpus": 2}))
+        catalog = Catalog(allowed_targets=["noop.*"])
+        worker = Worker(settings, executor, catalog, Connections(settings.redis), "bench")
+        thread = threading.Thread(target=lambda: asyncio.run(worker.serve()))
+        thread.start()
+        try:
+            with flowtilla.Client(settings=settings) as client:
+                client.submit(CHAIN).result(timeout=60)
+                yield client, by_hand.Ray() if kind == "ray" else by_hand.Dask(executor.info().address or "")
+        finally:
+            worker.stop()
+            thread.join()
+
+
+if __name__ == "__main__":
+    main()
