@@ -76,6 +76,11 @@ class Executor(ABC, Generic[Handle]):
             self._running = False
             await self._close()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and not closed since."""
+        return self._running
+
     async def __aenter__(self) -> Self:
         await self.start(lambda lines: None)
         return self

@@ -1,5 +1,7 @@
 """How values travel between calls: as snapshots, so that stages never share a mutable value."""
 
+import mmap
+import operator
 import pickle
 import sys
 from bisect import bisect_left, bisect_right
@@ -7,12 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import NoneType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, SupportsIndex
 
 import cloudpickle
 
 #: Classes whose instances nobody can change: they need no copy.
 IMMUTABLE = frozenset({NoneType, bool, int, float, complex, str, bytes})
+
+#: What bytes come in.
+Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+#: Bytes from which a copy is worth pages of its own.
+_HUGE = 4 * 1024 * 1024
 
 #: Bytes of a list that are worth a piece of their own.
 _PIECE = 256 * 1024
@@ -53,15 +61,20 @@ class Same:
 class Copied:
     """A snapshot in memory: a pickle, and beside it the big buffers (arrays) it refers to."""
 
-    stream: bytes
-    buffers: tuple[bytes, ...] = ()
+    stream: Buffer
+    buffers: tuple[Buffer, ...] = ()
 
     @property
     def size(self) -> int:
-        return len(self.stream) + sum(map(len, self.buffers))
+        return sum(memoryview(part).nbytes for part in (self.stream, *self.buffers))
 
     def load(self) -> Any:
-        return pickle.loads(self.stream, buffers=[bytearray(buffer) for buffer in self.buffers])
+        return pickle.loads(self.stream, buffers=[private(buffer) for buffer in self.buffers])
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # A cluster that can take buffers out of band moves them without a copy.
+        part = pickle.PickleBuffer if operator.index(protocol) >= 5 else bytes
+        return Copied, (part(self.stream), tuple(map(part, self.buffers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,11 @@ class Dumped(NamedTuple):
 
     def copied(self) -> Copied:
         """Returns the snapshot in memory."""
-        return Copied(self.stream, tuple(map(bytes, self.buffers)))
+        return Copied(self.stream, tuple(map(private, self.buffers)))
+
+    def lent(self) -> Copied:
+        """Returns a snapshot that shares the value's own buffers: for who pickles it before the value can change."""
+        return Copied(self.stream, tuple(self.buffers))
 
 
 def snapshot(value: Any) -> Snapshot:
@@ -116,6 +133,17 @@ def snapshot(value: Any) -> Snapshot:
     if type(value) in IMMUTABLE:
         return Same(value)
     return assembled(value, dumps(value), Dumped.copied)
+
+
+def lent(value: Any) -> Snapshot:
+    """Returns a snapshot that may share the value's buffers: for who pickles it before the value can change.
+
+    Raises:
+        Exception: the value, or something in it, cannot be pickled.
+    """
+    if type(value) in IMMUTABLE:
+        return Same(value)
+    return assembled(value, dumps(value), Dumped.lent)
 
 
 def assembled(value: Any, whole: Dumped, make: Callable[[Dumped], Snapshot]) -> Snapshot:
@@ -145,7 +173,20 @@ def fresh(value: Any) -> Any:
     if type(value) in IMMUTABLE:
         return value
     stream, buffers = dumps(value)
-    return pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])
+    return pickle.loads(stream, buffers=[private(buffer) for buffer in buffers])
+
+
+def private(buffer: Buffer) -> bytearray | mmap.mmap:
+    """Returns a copy of a buffer that may be written to."""
+    view = memoryview(buffer)
+    if view.nbytes < _HUGE:
+        return bytearray(view)
+    pages = mmap.mmap(-1, view.nbytes, access=mmap.ACCESS_COPY)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Half the time: most of it goes into the first touch of each page.
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    memoryview(pages)[:] = view.cast("B")
+    return pages
 
 
 def dumps(value: Any) -> Dumped:

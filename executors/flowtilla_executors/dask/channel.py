@@ -1,0 +1,54 @@
+"""The way of news from stages to the flowtilla process: through the scheduler, in order, and kept by nobody.
+
+A worker sends an event on the same stream that says that a task has finished, and before it; the scheduler passes
+both on in order. So whoever sees a task finished has its outcome.
+"""
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import Worker
+
+from flowtilla.logs import LogLine
+from flowtilla_executors.outcome import Outcome
+
+#: How the topics of such events begin; the scheduler forgets what goes there.
+TOPICS = "flowtilla-"
+
+
+class Channel:
+    """What one call says while it runs; may be used from any thread.
+
+    Args:
+        worker: where the call runs.
+        topic: of the executor that made it.
+        key: of the call.
+    """
+
+    def __init__(self, worker: Worker, topic: str, key: str) -> None:
+        self._worker = worker
+        self._topic = topic
+        self._key = key
+
+    def begun(self, started: float) -> None:
+        """Says that the call has begun."""
+        self._send("begun", started)
+
+    def lines(self, lines: Sequence[LogLine]) -> None:
+        """Sends log lines on."""
+        self._send("lines", tuple(lines))
+
+    def ended(self, outcome: Outcome) -> None:
+        """Says how the call ended."""
+        self._send("ended", outcome)
+
+    def _send(self, what: str, content: Any) -> None:
+        self._worker.log_event(self._topic, {"key": self._key, what: pickle.dumps(content, protocol=5)})
+
+
+def received(event: tuple[float, dict[str, Any]]) -> tuple[str, str, Any]:
+    """Returns the key of a call, what it says, and the content."""
+    message = event[1]
+    what = next(word for word in ("ended", "lines", "begun") if word in message)
+    return message["key"], what, pickle.loads(message[what])

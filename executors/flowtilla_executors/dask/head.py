@@ -1,0 +1,61 @@
+"""The process that holds a local cluster: its scheduler, and the nannies of its worker processes.
+
+It leads a session of its own, so that signals for the flowtilla process pass it by, and takes everything that stages
+started with it when it ends: at the latest when the flowtilla process does.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from typing import Any
+
+#: What the process runs: the first line of its standard input says how, and its end ends the process.
+START = (
+    "import json, sys; plan = json.loads(sys.stdin.readline()); sys.path[:] = plan['path']; "
+    "from flowtilla_executors.dask.head import main; main(plan)"
+)
+
+
+def main(plan: dict[str, Any]) -> None:
+    """Runs the cluster until the flowtilla process closes our standard input, or is gone.
+
+    Args:
+        plan: `workers`: the options of each worker process; `template`: those of further ones; `adaptive`: their
+            least and most number, or None; `scheduler`: its options; `config`: Dask's; `environment`: for all;
+            `directory`: where files may be; `report`: the descriptor to write the address to.
+    """
+    threading.Thread(target=_follow, args=(plan["directory"],), name="flowtilla-follow", daemon=True).start()
+    os.environ.update(plan["environment"])
+    asyncio.run(_serve(plan))
+
+
+async def _serve(plan: dict[str, Any]) -> None:
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    dask.config.set(plan["config"])
+    workers = {number: {"cls": Nanny, "options": options} for number, options in enumerate(plan["workers"])}
+    async with SpecCluster(
+        workers=workers,
+        worker={"cls": Nanny, "options": plan["template"]},
+        scheduler={"cls": Scheduler, "options": plan["scheduler"]},
+        asynchronous=True,
+        silence_logs=logging.WARNING,
+    ) as cluster:
+        if plan["adaptive"] is not None:
+            least, most = plan["adaptive"]
+            cluster.adapt(minimum=least, maximum=most)
+        with os.fdopen(plan["report"], "w") as report:
+            json.dump({"address": cluster.scheduler_address}, report)
+        await asyncio.Event().wait()
+
+
+def _follow(directory: str) -> None:
+    sys.stdin.read()
+    shutil.rmtree(directory, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
