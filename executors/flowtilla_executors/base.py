@@ -53,6 +53,9 @@ class Executor(ABC, Generic[Handle]):
     #: Whether `submit` takes handles of calls that have not ended, and runs a call after those it refers to.
     submits_ahead: ClassVar[bool] = False
 
+    #: Whether of the calls that wait for room those of the highest priority begin first.
+    prioritizes: ClassVar[bool] = False
+
     _running = False
 
     async def start(self, log_sink: LogSink, modules: Sequence[str] = ()) -> None:

@@ -63,6 +63,7 @@ class Call:
         timeout: seconds, for the whole call; the engine gives items with a timeout calls of their own.
         cpus, gpus, memory: what the call needs (counts; bytes); None is the executor's default.
         resources: logical resources by name.
+        priority: of the calls that wait for room the highest begins first, where the executor `prioritizes`.
         ahead: it was submitted before its parents ended: if one failed, or stored artifacts that nobody can see yet,
             it does not run, and its outcome says `early`.
         inline: values of at most this many bytes as JSON come back inside the outcome.
@@ -78,5 +79,6 @@ class Call:
     gpus: float | None = None
     memory: int | None = None
     resources: dict[str, float] = field(default_factory=dict)
+    priority: int = 0
     ahead: bool = False
     inline: int = 64 * 1024

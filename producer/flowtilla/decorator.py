@@ -24,7 +24,7 @@ def stage(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     Args:
         function: the function, when used without parentheses.
-        options: the fields of `StageOptions`: resources, retries, timeout, checkpoint, allow_partial_failure.
+        options: the fields of `StageOptions`: resources, retries, timeout, priority, checkpoint, allow_partial_failure.
 
     Raises:
         pydantic.ValidationError: an option is unknown or has a wrong value.

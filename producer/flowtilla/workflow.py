@@ -76,6 +76,7 @@ class StageOptions(_Model):
     resources: Resources | None = None
     retries: Annotated[Retries | None, BeforeValidator(_read_retries)] = None
     timeout: Seconds | None = Field(default=None, gt=0)
+    priority: int | None = None
     checkpoint: bool | None = None
     allow_partial_failure: bool | None = None
 
@@ -91,6 +92,7 @@ class Stage(StageOptions):
         map_on: maps over `input[map_on]` instead of the first parent's value.
         allow_partial_failure: failed items are left out of the list instead of failing the stage.
         checkpoint: keep the value in storage, so that a later attempt need not run the stage again.
+        priority: of stages that wait for room on the executor the highest begins first, 0 by default; Ray has none.
         resources, retries, timeout: see `Resources`, `Retries`; the timeout holds for each item, in seconds.
     """
 

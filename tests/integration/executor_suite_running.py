@@ -172,6 +172,19 @@ def test_calls_run_side_by_side(executor, tmp_path):
     assert [executor.outcome(handle).value for handle in handles] == [True, True]
 
 
+def test_the_highest_priority_begins_first(executor, tmp_path):
+    """Among calls that wait, where the back end has priorities; nobody is passed over otherwise."""
+    go, file = tmp_path / "go", tmp_path / "order"
+    busy = [executor.submit(call(f.wait_for, str(go))) for _ in range(2)]
+    lock = {"resources": {"wheels": 1}}  # one at a time
+    waiting = [executor.submit(call(f.note, str(file), str(p), priority=p, **lock)) for p in (0, -1, 5, 1)]
+    go.touch()
+
+    assert all(executor.outcome(handle).failure is None for handle in busy + waiting)
+    order = file.read_text().split()
+    assert order == ["5", "1", "0", "-1"] if executor.executor.prioritizes else sorted(order) == ["-1", "0", "1", "5"]
+
+
 def test_logical_resources_are_counted(executor, tmp_path):
     """Of two calls that need the only wheel, the second waits; one that needs none passes."""
     go, file = tmp_path / "go", tmp_path / "order"

@@ -42,6 +42,7 @@ class LocalExecutor(Executor[Handle]):
     """
 
     kind = "local"
+    prioritizes = True
 
     def __init__(
         self,

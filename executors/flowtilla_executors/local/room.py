@@ -11,7 +11,7 @@ _ROUNDING = 1e-9
 
 
 class Room:
-    """Lets calls in, first come first served; may be used from any thread.
+    """Lets calls in, those of the highest priority first, then first come first served; may be used from any thread.
 
     A later call passes an earlier one only if it leaves alone what the first in line waits for, so nobody starves.
 
@@ -21,14 +21,14 @@ class Room:
 
     def __init__(self, total: dict[str, float]) -> None:
         self._free = dict(total)
-        # Calls that need the same wait in one queue: if its first does not fit, none does.
-        self._queues: dict[Need, deque[Handle]] = {}
+        # Calls that need the same, with the same priority, wait in one queue: if its first does not fit, none does.
+        self._queues: dict[tuple[int, Need], deque[Handle]] = {}
         self._lock = threading.Lock()
 
     def enter(self, handle: Handle) -> list[Handle]:
         """Puts a call in line; returns the calls that may run now."""
         with self._lock:
-            self._queues.setdefault(handle.need, deque()).append(handle)
+            self._queues.setdefault((-handle.call.priority, handle.need), deque()).append(handle)
             return self._admitted()
 
     def leave(self, handle: Handle) -> list[Handle]:
@@ -59,24 +59,24 @@ class Room:
 
     def _next(self) -> Handle | None:
         kept_for_first: dict[str, float] = {}
-        for need in sorted(self._queues, key=self._first_in_line):
-            queue = self._queues[need]
+        for waiting in sorted(self._queues, key=self._first_in_line):
+            queue, need = self._queues[waiting], waiting[1]
             if queue and not all(self._has(name, amount, kept_for_first) for name, amount in need):
                 kept_for_first = kept_for_first or dict(need)
                 continue
             handle = queue.popleft() if queue else None
             if not queue:
-                del self._queues[need]
+                del self._queues[waiting]
             if handle is not None:
                 return handle
         return None
 
-    def _first_in_line(self, need: Need) -> float:
-        """Returns the number of a queue's first call, having sent away those that were cancelled."""
-        queue = self._queues[need]
+    def _first_in_line(self, waiting: tuple[int, Need]) -> tuple[int, float]:
+        """Returns where a queue's first call stands among all, having sent away those that were cancelled."""
+        queue = self._queues[waiting]
         while queue and queue[0].settled:
             queue.popleft()
-        return queue[0].number if queue else math.inf
+        return waiting[0], queue[0].number if queue else math.inf
 
     def _has(self, name: str, amount: float, kept_for_first: dict[str, float]) -> bool:
         return self._free[name] - kept_for_first.get(name, 0.0) >= amount - _ROUNDING
