@@ -11,12 +11,13 @@ class Asker:
 
     number: int
     need: tuple
+    priority: int = 0
     settled: bool = False
     admitted: bool = False
 
 
-def asking(number, **need):
-    return Asker(number, tuple(sorted(need.items())))
+def asking(number, priority=0, **need):
+    return Asker(number, tuple(sorted(need.items())), priority)
 
 
 def numbers(askers):
@@ -60,6 +61,20 @@ def test_a_later_call_passes_on_what_is_left_over():
     assert numbers(room.enter(asking(2, cpus=1))) == [2]
     assert numbers(room.enter(asking(3, cpus=1))) == []
     assert numbers(room.leave(holder)) == [1, 3]
+
+
+def test_the_highest_priority_is_first_in_line():
+    """Whenever it came; among equals, whoever came first."""
+    room = Room({"cpus": 1.0})
+    first, *waiting = [asking(number, priority, cpus=1) for number, priority in enumerate([0, 1, 0, 5, 1])]
+    room.enter(first)
+    assert [room.enter(asker) for asker in waiting] == [[], [], [], []]
+
+    order = [first]
+    while entered := room.leave(order[-1]):
+        order += entered
+
+    assert numbers(order) == [0, 3, 1, 4, 2]
 
 
 def test_a_wide_call_does_not_starve():

@@ -26,6 +26,7 @@ class Handle:
         self.call = call
         self.parents = parents
         self.need = need
+        self.priority = call.priority
         self.kept: Snapshot | None = None
         self.outcome: Outcome | None = None
         self.started: float | None = None

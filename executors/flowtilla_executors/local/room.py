@@ -28,7 +28,7 @@ class Room:
     def enter(self, handle: Handle) -> list[Handle]:
         """Puts a call in line; returns the calls that may run now."""
         with self._lock:
-            self._queues.setdefault((-handle.call.priority, handle.need), deque()).append(handle)
+            self._queues.setdefault((-handle.priority, handle.need), deque()).append(handle)
             return self._admitted()
 
     def leave(self, handle: Handle) -> list[Handle]:
