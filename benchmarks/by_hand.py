@@ -1,16 +1,25 @@
 """The benchmarks' DAGs written by hand against Ray and Dask, as somebody would who has no flowtilla."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import noop
+
+HERE = Path(__file__).parent
 
 #: What a diamond's middle stages are.
 MIDDLE = 8
 
 
 class ByHand(Protocol):
-    """A back end in its own words."""
+    """A back end in its own words, on a local cluster of two cpus.
+
+    Args:
+        address: where flowtilla finds the same cluster.
+    """
+
+    address: str
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         """Begins a task; arguments may be what `submit` returned."""
@@ -18,14 +27,19 @@ class ByHand(Protocol):
     def wait(self, futures: list[Any]) -> list[Any]:
         """Returns the values."""
 
+    def close(self) -> None:
+        """Ends the cluster."""
+
 
 class Ray:
-    """Ray, on the cluster that this process is connected to."""
+    """Ray."""
 
     def __init__(self) -> None:
         import ray
 
         self._ray = ray
+        ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": str(HERE)}})
+        self.address = ray.get_runtime_context().gcs_address
         self._tasks = {
             each: ray.remote(each) for each in (noop.nothing, noop.same, noop.array, noop.plus_one, noop.total)
         }
@@ -36,20 +50,32 @@ class Ray:
     def wait(self, futures: list[Any]) -> list[Any]:
         return self._ray.get(futures)
 
+    def close(self) -> None:
+        self._ray.shutdown()
+
 
 class Dask:
-    """Dask, with a client of its own on the same cluster."""
+    """Dask."""
 
-    def __init__(self, address: str) -> None:
-        from distributed import Client
+    def __init__(self) -> None:
+        from distributed import Client, LocalCluster
 
-        self._client = Client(address)
+        self._cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        self._client = Client(self._cluster)
+        self.address = self._cluster.scheduler_address
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Any:
         return self._client.submit(function, *args, pure=False)
 
     def wait(self, futures: list[Any]) -> list[Any]:
         return self._client.gather(futures)
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.close()
+
+
+KINDS: dict[str, Callable[[], ByHand]] = {"ray": Ray, "dask": Dask}
 
 
 def chain(on: ByHand) -> Any:

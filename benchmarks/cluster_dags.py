@@ -2,8 +2,8 @@
 
     python benchmarks/cluster_dags.py [ray] [dask] [--rounds 60]
 
-The worker, the client and whoever works by hand share this process and its cluster. By hand starts in the same process,
-so it has no queue to pass, no lease, no log, no record: all that is in our times. The rounds of both take turns.
+The worker, the client and whoever works by hand share this process, and a local cluster that is started by hand. By hand
+has no queue to pass, no lease, no log and no record: all that is in our times. The rounds of both take turns.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,14 @@ def beside(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds
 @contextmanager
 def fleet(kind: str) -> Iterator[tuple[flowtilla.Client, ByHand]]:
     """Runs a worker in this process, on a real server, and gives a client of it and the same cluster by hand."""
-    with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder), persistent=True) as server:
-        settings = Settings.model_validate(
-            {"redis": {"url": server.url}, "storage": {"base_path": f"{folder}/storage"}}
-        )
-        executor = create(ExecutorSettings.model_validate({"target": kind, "cpus": 2}))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedValkey(Path(folder), persistent=True) as server,
+        closing(by_hand.KINDS[kind]()) as hand,
+    ):
+        storage = {"base_path": f"{folder}/storage"}
+        settings = Settings.model_validate({"redis": {"url": server.url}, "storage": storage})
+        executor = create(ExecutorSettings.model_validate({"target": kind, "cluster_address": hand.address}))
         catalog = Catalog(allowed_targets=["noop.*"])
         worker = Worker(settings, executor, catalog, Connections(settings.redis), "bench")
         thread = threading.Thread(target=lambda: asyncio.run(worker.serve()))
@@ -136,7 +139,7 @@ def fleet(kind: str) -> Iterator[tuple[flowtilla.Client, ByHand]]:
         try:
             with flowtilla.Client(settings=settings) as client:
                 client.submit(CHAIN).result(timeout=60)
-                yield client, by_hand.Ray() if kind == "ray" else by_hand.Dask(executor.info().address or "")
+                yield client, hand
         finally:
             worker.stop()
             thread.join()
