@@ -2,8 +2,8 @@
 
     python benchmarks/cluster_dags.py [ray] [dask] [--rounds 60]
 
-The worker, the client and whoever works by hand share this process, and a local cluster that is started by hand. By hand
-has no queue to pass, no lease, no log and no record: all that is in our times. The rounds of both take turns.
+The worker, the client and whoever works by hand share this process, and a local cluster that is started by hand. By
+hand has no queue to pass, no lease, no log and no record: all that is in our times. The rounds of both take turns.
 """
 
 import argparse
