@@ -56,13 +56,22 @@ class Fleet:
             for name in self.workers:
                 print(f"--- {name} said:\n{self.said(name)}")
 
-    def start(self, name: str, *arguments: str, mode: str = "threads", wait: bool = True, **settings: object) -> None:
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        mode: str = "threads",
+        executor: dict[str, Any] | None = None,
+        wait: bool = True,
+        **settings: object,
+    ) -> None:
         """Starts a worker and waits until it listens.
 
         Args:
             name: its name.
             arguments: more for the command line.
             mode: where stages run: threads or processes.
+            executor: another executor than Local, as in the configuration.
             wait: whether to wait until it listens.
             settings: of `services.worker`, such as `grace="1s"`.
         """
@@ -72,7 +81,9 @@ class Fleet:
             "PYTHONPATH": str(MODULES),
             "FLOWTILLA__REDIS__URL": self.url,
             "FLOWTILLA__STORAGE": json.dumps(self.storage),
-            "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": f'{{"target": "local", "mode": "{mode}", "cpus": 4}}',
+            "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(
+                executor or {"target": "local", "mode": mode, "cpus": 4}
+            ),
         }
         env |= {f"FLOWTILLA__SERVICES__WORKER__{key}": str(value) for key, value in worker.items()}
         command = [sys.executable, "-m", "flowtilla.cli", "worker", "--name", name, *arguments]

@@ -17,6 +17,7 @@ from flowtilla.states import RunState
 from flowtilla.steps import adrive
 from flowtilla.storage import Artifact
 from flowtilla.submission import enqueue, enqueue_many, prepare
+from flowtilla.workers import WorkerRecord, list_workers
 from flowtilla.workflow import Workflow
 
 
@@ -128,6 +129,10 @@ class AsyncClient:
         """Returns what Redis knows of the newest runs; see `Client.records`."""
         wanted = None if state is None else RunState(state)
         return await adrive(protocol.list_runs(namespace, wanted, limit), self._redis)
+
+    async def workers(self) -> list[WorkerRecord]:
+        """Returns the live workers of the fleet; see `Client.workers`."""
+        return await adrive(list_workers(), self._redis)
 
     def _run(self, run_id: str) -> AsyncRun:
         return AsyncRun(run_id, self._redis, self.settings)

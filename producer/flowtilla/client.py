@@ -17,6 +17,7 @@ from flowtilla.settings import Settings
 from flowtilla.states import RunState
 from flowtilla.steps import drive
 from flowtilla.submission import Submission, enqueue, enqueue_many, prepare
+from flowtilla.workers import WorkerRecord, list_workers
 from flowtilla.workflow import Workflow
 
 
@@ -129,6 +130,10 @@ class Client:
         """Returns what Redis knows of the newest runs, in a few round trips; the arguments are those of `runs`."""
         wanted = None if state is None else RunState(state)
         return drive(protocol.list_runs(namespace, wanted, limit), self._redis)
+
+    def workers(self) -> list[WorkerRecord]:
+        """Returns the live workers of the fleet, by name: what each has in hand, and whether its executor is ready."""
+        return drive(list_workers(), self._redis)
 
     def _run(self, run_id: str) -> Run:
         return Run(run_id, self._redis, self.settings)

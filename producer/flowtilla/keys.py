@@ -6,6 +6,8 @@ from flowtilla.errors import InvalidName
 
 #: RQ's set of queue keys.
 QUEUES = f"{RQ}:queues"
+#: RQ's set of the keys of workers.
+WORKERS = f"{RQ}:workers"
 #: RQ's switch that `rq suspend` sets.
 SUSPENDED = f"{RQ}:suspended"
 
@@ -45,7 +47,7 @@ def registry(kind: str, name: str) -> str:
 
 
 def worker(name: str) -> str:
-    """Hash: RQ's record of a worker."""
+    """Hash: RQ's record of a worker, with fields of our own."""
     return f"{RQ}:worker:{name}"
 
 

@@ -41,6 +41,6 @@ class LogLine:
 
     def __str__(self) -> str:
         clock = datetime.fromtimestamp(self.time).strftime("%H:%M:%S.%f")[:-3]
-        where = self.stage if self.item is None else f"{self.stage}[{self.item}]"
+        where = (self.stage or self.source) if self.item is None else f"{self.stage}[{self.item}]"
         level = "" if self.level == "INFO" else f"{self.level}: "
         return f"{clock} {where} | {level}{self.message}"

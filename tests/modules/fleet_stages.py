@@ -97,3 +97,9 @@ def chatty_gate(folder: str) -> str:
     for number in range(12_000):
         print(f"line {number}")
     return gate(folder)
+
+
+@flowtilla.stage
+def gate_of_item(folder: str) -> str:
+    """Waits at the gate, for each item."""
+    return gate(folder)

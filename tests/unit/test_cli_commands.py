@@ -105,7 +105,7 @@ def test_a_redis_that_is_away_is_code_4(flowtilla: Flowtilla, monkeypatch: pytes
     monkeypatch.setenv("FLOWTILLA__REDIS__URL", "redis://:hunter2@127.0.0.1:1/0")
     Path("w.yaml").write_text(GOOD)
 
-    for command in (["submit", "w.yaml"], ["runs"], ["status", "x"], ["logs", "x"], ["worker"]):
+    for command in (["submit", "w.yaml"], ["runs"], ["status", "x"], ["logs", "x"], ["worker"], ["workers"]):
         result = flowtilla(*command)
         assert result.exit_code == 4, command
         assert "127.0.0.1:1" in result.stderr
@@ -205,7 +205,8 @@ def test_a_word_that_is_no_pair_is_refused() -> None:
 def test_version_and_help(flowtilla: Flowtilla) -> None:
     """Every command can be asked what it does, and the whole for its version."""
     assert flowtilla("--version").stdout.strip().count(".") == 2
-    for command in ("submit", "validate", "worker", "runs", "status", "logs", "cancel", "retry", "artifacts", "dev"):
+    commands = "submit validate worker workers runs status logs cancel retry artifacts dev"
+    for command in commands.split():
         result = flowtilla(command, "--help")
         assert result.exit_code == 0
         assert f"flowtilla {command}" in result.stdout or f"{command} [OPTIONS]" in result.stdout

@@ -32,7 +32,7 @@ _ENDS = {
 
 
 #: The fields of a job that a claim brings along.
-FIELDS = ("data", "origin", "namespace", "stages", "losses", "cancel", "log_parts")
+FIELDS = ("data", "origin", "namespace", "stages", "losses", "cluster_losses", "cancel", "log_parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +191,20 @@ class Attempt:
         found = [(int(fields[3]), fields[1].decode()) for _, fields in entries]
         return [(number, line) for number, line in found if number > after]
 
-    async def release(self) -> bool:
-        """Hands the run back to the front of its queue; returns whether it was still this attempt's."""
+    async def release(self, count: str | None = None) -> bool:
+        """Hands the run back to the front of its queue.
+
+        Args:
+            count: the job's field that counts attempts which ended like this one.
+
+        Returns:
+            Whether it was still this attempt's.
+        """
         run_id, queue = self.claim.run_id, self.claim.queue
         released = await self._writer.call(
             RELEASE,
             (keys.job(run_id), keys.LEASES, keys.registry("wip", queue), keys.queue(queue), keys.QUEUES),
-            (self.claim.token, run_id, keys.wake(queue)),
+            (self.claim.token, run_id, keys.wake(queue), *([count] if count else [])),
         )
         return bool(released)
 

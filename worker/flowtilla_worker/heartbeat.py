@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ class Heartbeat:
         worker: the worker's name.
         settings: how often, and how long a lease is.
         held: returns run id and token of each run in hand; called from the heartbeat's thread.
+        shown: returns further fields of the worker's record; called from the heartbeat's thread.
         heard: takes the ids of runs that are lost and of those to cancel; called from the heartbeat's thread.
         forgotten: called when RQ's record of the worker is gone, to write it again.
     """
@@ -39,6 +40,7 @@ class Heartbeat:
         worker: str,
         settings: WorkerSettings,
         held: Callable[[], Sequence[tuple[str, str]]],
+        shown: Callable[[], Mapping[str, str]],
         heard: Callable[[list[str], list[str]], None],
         forgotten: Callable[[], None],
     ) -> None:
@@ -46,6 +48,7 @@ class Heartbeat:
         self._worker = worker
         self._settings = settings
         self._held = held
+        self._shown = shown
         self._heard = heard
         self._forgotten = forgotten
         #: What the last beat told.
@@ -84,12 +87,15 @@ class Heartbeat:
     def _beat(self) -> None:
         held = self._held()
         self.busy = bool(held)
+        state = WorkerStatus.BUSY if held else WorkerStatus.IDLE
+        fields = {"state": state.value, "runs": str(len(held)), **self._shown()}
         args = (
             round(self._settings.lease * 1000),
             max(1, round(self._settings.lease * _RECORD_LEASES)),
             utcformat(datetime.now(UTC)),
-            WorkerStatus.BUSY.value if held else WorkerStatus.IDLE.value,
             keys.job(""),
+            2 * len(fields),
+            *(part for pair in fields.items() for part in pair),
             *(part for pair in held for part in pair),
         )
         names = (keys.LEASES, keys.worker(self._worker))

@@ -1,5 +1,9 @@
 """Starts a worker in this process."""
 
+import asyncio
+import logging
+import os
+
 from flowtilla.settings import Settings
 from flowtilla.steps import drive, pipeline
 from flowtilla_executors.registry import create
@@ -22,6 +26,7 @@ def run_worker(settings: Settings, name: str | None = None, burst: bool = False)
 
     Raises:
         ConfigurationError: a module or the executor is not as configured.
+        ExecutorError: the executor cannot be started, and trying again would not help.
         QueueUnavailable: Redis cannot be reached.
         WorkerNameTaken: a live worker has the name.
     """
@@ -33,4 +38,13 @@ def run_worker(settings: Settings, name: str | None = None, burst: bool = False)
     catalog = Catalog(own.modules, own.allowed_targets)
     catalog.load_modules()
     worker = Worker(settings, create(settings.services.compute.executor), catalog, connections, name)
-    return 0 if worker.work(burst) else 1
+    return asyncio.run(_serve(worker, burst))
+
+
+async def _serve(worker: Worker, burst: bool) -> int:
+    code = 0 if await worker.serve(burst) else 1
+    if worker.stuck:
+        # Nothing stops a thread in which a cluster is being started, and Python would wait for it.
+        logging.shutdown()
+        os._exit(code)
+    return code

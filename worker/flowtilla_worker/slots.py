@@ -61,9 +61,10 @@ class Slots:
             if (runner := self._runners.get(run_id)) is not None:
                 runner.halt(why)
 
-    def hand_back(self) -> None:
-        """Hands all runs back to the front of their queues."""
-        self.halt(list(self._runners), Halt.HANDED_BACK)
+    def halt_all(self, why: Halt, reason: str = "") -> None:
+        """Stops all runs soon; the reason is for their logs."""
+        for runner in list(self._runners.values()):
+            runner.halt(why, reason)
 
     async def drain(self, grace: float, hurry: asyncio.Event) -> bool:
         """Lets runs finish, and hands back what is left.
@@ -81,7 +82,7 @@ class Slots:
         hurried.cancel()
         if not finished.done():
             _log.info("handing back %d runs", len(self))
-            self.hand_back()
+            self.halt_all(Halt.HANDED_BACK)
             await asyncio.wait({finished}, timeout=_HAND_BACK)
         finished.cancel()
         return not self._runners

@@ -3,25 +3,19 @@
 import asyncio
 import json
 import logging
-import os
-import secrets
 import signal
-import socket
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
-from rq.serializers import JSONSerializer
-from rq.utils import as_text, utcparse
-from rq.worker import BaseWorker
 
-from flowtilla.errors import WorkerNameTaken
+from flowtilla.errors import ClusterLost
 from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
 from flowtilla_executors import Executor
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.claims import Claims
+from flowtilla_worker.compute import Compute
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.runner import Runner
@@ -29,6 +23,7 @@ from flowtilla_worker.heartbeat import Heartbeat
 from flowtilla_worker.housekeeping import Housekeeping
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.plan.plan import Planner
+from flowtilla_worker.registered import RegisteredWorker
 from flowtilla_worker.slots import Slots
 from flowtilla_worker.writer import Writer
 
@@ -37,20 +32,17 @@ _log = logging.getLogger("flowtilla.worker")
 #: Seconds an idle worker waits before it looks again, in case it was not told: RQ's own requeue tells nobody.
 _POLL = 1.0
 
-#: Seconds that RQ's record of the worker lives before its first heartbeat.
-_RECORD = 20
-
 #: How many runs one claim takes at most.
 _CLAIM_AT_ONCE = 64
 
 #: Seconds until the worker's state in RQ follows when it becomes busy or idle.
 _SHOW = 0.2
 
-#: Seconds that closing the executor, or sending the last words, may take.
+#: Seconds that a claim under way when the worker is stopped, and its last words, may take.
 _CLOSE = 5.0
 
 
-class Worker(BaseWorker):
+class Worker(RegisteredWorker):
     """Claims runs from its queues and drives them on an executor. RQ's tools see it as any worker of RQ.
 
     Args:
@@ -72,18 +64,8 @@ class Worker(BaseWorker):
         # Stages run in other processes, perhaps in other folders: the storage's path must be absolute for them.
         self.settings = settings.model_copy(update={"storage": ArtifactStore(settings.storage).settings})
         self._own = settings.services.worker
-        super().__init__(
-            list(self._own.queues),
-            name=name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(2)}",
-            connection=connections.blocking(),
-            serializer=JSONSerializer,
-            # What that would do needs CLIENT SETNAME; host and process are all that anybody reads.
-            prepare_for_work=False,
-            # RQ derives from it how long it waits for a silent Redis; the heartbeat keeps the record alive.
-            worker_ttl=_RECORD,
-        )
-        self.hostname, self.pid = socket.gethostname(), os.getpid()
-        self._executor = executor
+        compute = Compute(executor, self._own.modules, self._compute_changed, self._cluster_lost)
+        super().__init__(self._own, connections.blocking(), compute, name)
         self._planner = Planner(catalog)
         self._connections = connections
         self._asked_to_stop = 0
@@ -104,18 +86,23 @@ class Worker(BaseWorker):
 
         Raises:
             WorkerNameTaken: a live worker has the name.
-            ExecutorError: the executor cannot be started.
+            ExecutorError: the executor cannot be started; only a burst does not wait for a cluster that is not there.
         """
         return asyncio.run(self.serve(burst))
 
     async def serve(self, burst: bool = False) -> bool:
         """Does what `work` does, on an event loop that runs already."""
-        self._take_name()
+        self.take_name()
         try:
             return await self._serve(burst)
         finally:
             with suppress(RedisError):
                 self.register_death()  # type: ignore[no-untyped-call]
+
+    @property
+    def stuck(self) -> bool:
+        """Whether, though the worker has ended, a cluster may still be starting or closing in a thread."""
+        return self._compute.stuck
 
     def stop(self) -> None:
         """Asks the worker to stop; asked again, it stops at once."""
@@ -152,9 +139,14 @@ class Worker(BaseWorker):
             task.add_done_callback(_complain)
         _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
         try:
-            await self._executor.start(self._slots.log_sink)
+            computing = self._compute.begin(self._slots.log_sink, patient=not burst)
             self._claiming = asyncio.create_task(self._claim_until_stopped())
-            await asyncio.wait({self._claiming})
+            await asyncio.wait({self._claiming, computing}, return_when=asyncio.FIRST_COMPLETED)
+            if computing.done():
+                # There will be no executor, and so nothing to claim for.
+                self._claiming.cancel()
+                await self._slots.drain(0, self._hurry)
+                computing.result()
             if not self._claiming.cancelled():
                 self._claiming.result()
             return await self._slots.drain(self._own.grace, self._hurry)
@@ -163,7 +155,8 @@ class Worker(BaseWorker):
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             # Each within bounds: a cluster or a Redis that does not answer must not keep the worker from ending.
-            for closing in (self._executor.close(), asyncio.to_thread(self._heartbeat.stop), self._writer.close()):
+            await self._compute.close()
+            for closing in (asyncio.to_thread(self._heartbeat.stop), self._writer.close()):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(closing, _CLOSE)
             await listening.aclose()
@@ -182,6 +175,7 @@ class Worker(BaseWorker):
             self.name,
             self._own,
             self._slots.held,
+            self.shown,
             self._heard,
             self.register_birth,
         )
@@ -195,7 +189,7 @@ class Worker(BaseWorker):
         """Claims runs until the worker is asked to stop, or, in a burst, nothing is left."""
         while not self._asked_to_stop:
             self._changed.clear()
-            room = min(self._slots.free, _CLAIM_AT_ONCE)
+            room = min(self._slots.free, _CLAIM_AT_ONCE) if self._compute.ready else 0
             try:
                 claims = await self._claims.take(room) if room else []
             except ResponseError as error:
@@ -205,7 +199,10 @@ class Worker(BaseWorker):
             for claim in claims or ():
                 self._slots.begin(claim)
                 self._show_soon()
-            if self._burst and claims == [] and not self._slots:
+            if not self._compute.ready:
+                # The cluster went while the claim was on its way.
+                self._slots.halt_all(Halt.HANDED_BACK)
+            elif self._burst and claims == [] and not self._slots:
                 return
             if len(claims or ()) < room or not room:
                 with suppress(TimeoutError):
@@ -214,7 +211,7 @@ class Worker(BaseWorker):
 
     def _runner(self, claim: Claim) -> Runner:
         attempt = Attempt(claim, self._writer, self.name)
-        return Runner(claim, attempt, self._executor, self._planner, self.settings)
+        return Runner(claim, attempt, self._compute, self._planner, self.settings)
 
     def _run_ended(self) -> None:
         # There is room again, or nothing left to do in a burst. A worker that had room hears of new runs.
@@ -233,6 +230,15 @@ class Worker(BaseWorker):
         if bool(self._slots) != self._heartbeat.busy:
             self._heartbeat.beat_now()
 
+    def _compute_changed(self) -> None:
+        """Tells the fleet, and claims again if the executor is ready."""
+        self._changed.set()
+        self._heartbeat.beat_now()
+
+    def _cluster_lost(self, error: ClusterLost) -> None:
+        _log.error("%s; the runs on it (%d) go back to their queues", error, len(self._slots))
+        self._slots.halt_all(Halt.CLUSTER_LOST, str(error))
+
     def _heard(self, lost: list[str], cancelled: list[str]) -> None:
         """Takes what the heartbeat learned, in the heartbeat's thread."""
         if not self._loop.is_closed():
@@ -243,33 +249,7 @@ class Worker(BaseWorker):
         house = Housekeeping(self._writer, self._redis, self.queue_names(), self.settings.storage)
         async with asyncio.TaskGroup() as group:
             group.create_task(house.run())
-            group.create_task(self._maintain())
-
-    async def _maintain(self) -> None:
-        """Runs RQ's own maintenance of its registries, as RQ's workers do."""
-        while True:
-            try:
-                await asyncio.to_thread(self.run_maintenance_tasks)
-            except RedisError as error:
-                _log.warning("RQ's maintenance failed, it is tried again: %s", error)
-            await asyncio.sleep(self.maintenance_interval)
-
-    def _take_name(self) -> None:
-        """Registers the worker with RQ; a name whose worker has not beaten for a lease is free again.
-
-        Raises:
-            WorkerNameTaken: a live worker has it.
-        """
-        beat, death = self.connection.hmget(self.key, "last_heartbeat", "death")
-        if beat is not None and death is None:
-            silent = (datetime.now(UTC) - utcparse(as_text(beat))).total_seconds()
-            if silent < self._own.lease:
-                raise WorkerNameTaken(
-                    f"a worker named {self.name!r} beat {silent:.0f} s ago: "
-                    "give this one another --name, or none to have one made"
-                )
-            self.connection.delete(self.key)
-        self.register_birth()  # type: ignore[no-untyped-call]
+            group.create_task(self.maintain())
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -90,6 +90,7 @@ class Caller:
             gpus=resources.gpus,
             memory=resources.memory,
             resources=resources.logical,
+            priority=planned.options.priority or 0,
         )
 
     def internal_call(self, function: Callable[..., Any], stage: str, *args: Any) -> Call:
@@ -163,8 +164,10 @@ class Caller:
 
     async def cancel(self, handle: Any) -> None:
         """Stops a call, if the executor can in time."""
-        with suppress(TimeoutError, ClusterLost):
-            await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
+        # Once its cluster is gone the executor is closed, and there is nothing to stop.
+        if self._executor.running:
+            with suppress(TimeoutError, ClusterLost):
+                await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
 
     async def _once(
         self, call: Call, parents: Sequence[Any], tries: int, submitted: Callable[[Any], None] | None

@@ -10,5 +10,7 @@ class Halt(Enum):
     CANCELLED = "cancelled"
     #: The worker stops: the run goes back to the front of its queue.
     HANDED_BACK = "handed back"
+    #: The cluster it ran on is gone: the run goes back to the front of its queue, and that is counted.
+    CLUSTER_LOST = "lost its cluster"
     #: Another attempt owns it: nothing more is written.
     LOST = "lost"

@@ -9,29 +9,29 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flowtilla.errors import FlowtillaError, LeaseLost, RunQuarantined, StageTimeout
+from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError, LeaseLost, StageTimeout
 from flowtilla.logs import LogLine
 from flowtilla.message import Message, decode
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.settings import Settings
 from flowtilla.states import RunState, StageState
 from flowtilla.storage.logs import load_log, store_log
-from flowtilla_executors import Executor, Failure
+from flowtilla_executors import Failure
 from flowtilla_executors.outcome import class_name
+from flowtilla_executors.recorder import host
 from flowtilla_worker.attempt import Attempt, Claim
+from flowtilla_worker.compute import Compute
 from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import INLINE, Keeper, NotKept, inline_json
 from flowtilla_worker.engine.log import RunLog
+from flowtilla_worker.engine.poison import losses, poison
 from flowtilla_worker.engine.restore import done_before
 from flowtilla_worker.engine.stages import Engine, error_record
 from flowtilla_worker.plan.plan import Plan, Planner
 
 _log = logging.getLogger("flowtilla.worker")
-
-#: A run that took its worker down this often is set aside.
-MAX_LOSSES = 3
 
 
 class Runner:
@@ -40,7 +40,7 @@ class Runner:
     Args:
         claim: what was claimed.
         attempt: its writes.
-        executor: runs its stages.
+        compute: the executor that runs its stages.
         planner: makes the plan, from the functions that may run.
         settings: limits, storage with an absolute path, retention.
     """
@@ -49,13 +49,13 @@ class Runner:
         self,
         claim: Claim,
         attempt: Attempt,
-        executor: Executor[Any],
+        compute: Compute,
         planner: Planner,
         settings: Settings,
     ) -> None:
         self.claim = claim
         self._attempt = attempt
-        self._executor = executor
+        self._compute = compute
         self._planner = planner
         self._settings = settings
         self._storage = settings.storage
@@ -63,16 +63,17 @@ class Runner:
         self._keep = settings.retention
         self._ending = False
         self._why: Halt | None = None
+        self._reason = ""
         self._task: asyncio.Task[Any] | None = None
         self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
         self._run_log = RunLog(partial(store_log, settings.storage, claim.namespace, claim.run_id))
         total = int(claim.job.get("stages", 0))
-        self._journal = Journal(attempt, self._run_log, total, self.halt, careful=self._losses > 0)
+        self._journal = Journal(attempt, self._run_log, total, self.halt, careful=losses(claim) > 0)
 
-    def halt(self, why: Halt) -> None:
+    def halt(self, why: Halt, reason: str = "") -> None:
         """Stops the run soon; the first reason counts, and once the run is being ended none does."""
         if not self._ending and self._why is None:
-            self._why = why
+            self._why, self._reason = why, reason
             if self._task is not None:
                 self._task.cancel()
 
@@ -90,6 +91,12 @@ class Runner:
         try:
             try:
                 return await self._work()
+            except (ClusterLost, ExecutorClosed) as error:
+                # The first to say so, perhaps; whoever says more from here on comes too late.
+                self._why, self._reason = self._why or Halt.CLUSTER_LOST, self._reason or str(error)
+                if isinstance(error, ClusterLost):
+                    self._compute.report(error)
+                return await self._stop(self._why)
             except asyncio.CancelledError:
                 if self._task is None or self._why is None:
                     raise
@@ -106,14 +113,14 @@ class Runner:
         if self.claim.attempt > 1:
             await self._resume_log()
         # First of all: even reading the run's message or importing its targets may be what kills workers.
-        if self._losses >= MAX_LOSSES:
-            return await self._end(RunState.QUARANTINED, error=self._poison())
+        if (why := poison(self.claim, self._earlier)) is not None:
+            return await self._end(RunState.QUARANTINED, error=_refused(why))
         try:
             message, plan = self._prepare()
         except FlowtillaError as error:
             return await self._end(RunState.FAILED, error=_refused(error))
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
-        caller = Caller(self._executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
+        caller = Caller(self._compute.executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
         try:
             engine = await self._engine(plan, caller, keeper)
         except NotKept as error:
@@ -210,25 +217,19 @@ class Runner:
         """Ends a run whose work was stopped."""
         if why is Halt.LOST:
             return why
-        if why is Halt.HANDED_BACK:
-            await self._attempt.write(self._journal.take())
-            await self._attempt.release()
-            return why
-        return await self._end(RunState.CANCELLED)
+        if why is Halt.CANCELLED:
+            return await self._end(RunState.CANCELLED)
+        if why is Halt.CLUSTER_LOST:
+            said = f"attempt {self.claim.attempt} ended: {self._reason}; the run goes back to its queue"
+            self._journal.log([self._line(said)])
+        await self._attempt.write(self._journal.take())
+        await self._attempt.release("cluster_losses" if why is Halt.CLUSTER_LOST else None)
+        return why
 
-    @property
-    def _losses(self) -> int:
-        """How many workers died or froze with the run in hand."""
-        return int(self.claim.job.get("losses", 0))
-
-    def _poison(self) -> ErrorRecord:
-        running = [name for name, record in self._earlier.items() if record.state is StageState.RUNNING]
-        where = f" while {', '.join(running)} ran" if running else ""
-        message = (
-            f"the run took its worker down {self._losses} times{where}, so it was set aside: "
-            f"look at its log, then `flowtilla retry {self.claim.run_id}`"
-        )
-        return _refused(RunQuarantined(message, run_id=self.claim.run_id))
+    def _line(self, message: str) -> LogLine:
+        """Returns a line for the run's log that no stage wrote."""
+        claim = self.claim
+        return LogLine(claim.run_id, "", None, claim.attempt, time.time(), host(), "flowtilla", "ERROR", message)
 
 
 def _refused(error: FlowtillaError) -> ErrorRecord:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from flowtilla.errors import ClusterLost
 from flowtilla.logs import LogLine
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Call, Executor, ExecutorInfo, LogSink, Outcome
@@ -17,6 +18,8 @@ ExecutorLike = str | Mapping[str, Any] | Executor[Any]
 class SharedExecutor(Executor[Any]):
     """An executor that outlives the workers that use it: their `start` and `close` only route its log lines.
 
+    One whose cluster is gone is started again by the next `start`.
+
     Args:
         executor: the one that does the work.
     """
@@ -25,8 +28,10 @@ class SharedExecutor(Executor[Any]):
         # It is whatever it shares.
         self.kind = executor.kind  # type: ignore[misc]
         self.submits_ahead = executor.submits_ahead  # type: ignore[misc]
+        self.prioritizes = executor.prioritizes  # type: ignore[misc]
         self._executor = executor
         self._sink: LogSink | None = None
+        self._gone = False
 
     async def open(self) -> None:
         """Starts the executor that does the work."""
@@ -37,10 +42,12 @@ class SharedExecutor(Executor[Any]):
         await self._executor.close()
 
     async def outcome(self, handle: Any) -> Outcome:
-        return await self._executor.outcome(handle)
+        with self._noticing():
+            return await self._executor.outcome(handle)
 
     async def fetch(self, handle: Any) -> Any:
-        return await self._executor.fetch(handle)
+        with self._noticing():
+            return await self._executor.fetch(handle)
 
     async def cancel(self, handle: Any) -> None:
         await self._executor.cancel(handle)
@@ -48,14 +55,33 @@ class SharedExecutor(Executor[Any]):
     def info(self) -> ExecutorInfo:
         return self._executor.info()
 
+    async def lost(self) -> ClusterLost:
+        error = await self._executor.lost()
+        self._gone = True
+        return error
+
     async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None:
+        if self._gone:
+            await self._executor.start(self._route, modules)
+            self._gone = False
         self._sink = log_sink
 
     async def _close(self) -> None:
+        if self._gone:
+            await self._executor.close()
         self._sink = None
 
     def _submit(self, call: Call, parents: Sequence[Any]) -> Any:
         return self._executor.submit(call, parents)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Notes that a call found the cluster gone: nobody may ask `lost` then."""
+        try:
+            yield
+        except ClusterLost:
+            self._gone = True
+            raise
 
     def _route(self, lines: Sequence[LogLine]) -> None:
         if self._sink is not None:
