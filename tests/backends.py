@@ -4,14 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dask_cluster import dask_cluster
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Executor
 from flowtilla_executors.registry import create
 from flowtilla_worker.testing import started_executor
+from ray_cluster import ray_cluster
 
 #: What every cluster of the suites has.
 CPUS = 2
@@ -53,17 +54,11 @@ class Backend:
 BACKENDS = {
     "local-threads": Backend("local", {"mode": "threads"}, isolates=False),
     "local-processes": Backend("local", {"mode": "processes"}),
+    "ray": Backend("ray", {"object_store_memory": "300MB"}, alone=True),
+    "ray-address": Backend("ray", cluster=ray_cluster, alone=True),
+    "dask": Backend("dask"),
+    "dask-address": Backend("dask", cluster=dask_cluster),
 }
-if find_spec("flowtilla_executors.ray") and find_spec("ray_cluster"):
-    from ray_cluster import ray_cluster
-
-    BACKENDS["ray"] = Backend("ray", {"object_store_memory": "300MB"}, alone=True)
-    BACKENDS["ray-address"] = Backend("ray", cluster=ray_cluster, alone=True)
-if find_spec("flowtilla_executors.dask") and find_spec("dask_cluster"):
-    from dask_cluster import dask_cluster
-
-    BACKENDS["dask"] = Backend("dask")
-    BACKENDS["dask-address"] = Backend("dask", cluster=dask_cluster)
 
 
 class Started:

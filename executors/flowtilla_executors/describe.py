@@ -51,6 +51,8 @@ def _spend_all(values: Any, left: int) -> int:
 
 def length(value: Any) -> int | None:
     """Returns how many items an ordered sequence has, None for anything else."""
+    if _lazy(value):
+        return None
     # Arrays, series and tensors have a dtype and at least one axis; a table (dtypes) iterates over its columns.
     if isinstance(value, Sequence) or (hasattr(value, "dtype") and getattr(value, "ndim", None)):
         try:
@@ -62,8 +64,15 @@ def length(value: Any) -> int | None:
 
 def iterable(value: Any) -> bool:
     """Returns whether a mapped stage can map over the value."""
+    if _lazy(value):
+        return True
     try:
         iter(value)
     except Exception:
         return False
     return True
+
+
+def _lazy(value: Any) -> bool:
+    # A Dask collection would be computed to say how long it is.
+    return hasattr(type(value), "__dask_graph__")

@@ -22,7 +22,7 @@ from flowtilla_executors.call import Argument, Call, Items, Joined, Literal, Par
 from flowtilla_executors.capture import recording
 from flowtilla_executors.outcome import Failure, Outcome, class_name
 from flowtilla_executors.recorder import Recorder, host
-from flowtilla_executors.values import IMMUTABLE, Listed, Snapshot, fresh, snapshot
+from flowtilla_executors.values import IMMUTABLE, Listed, Snapshot, Uncomputed, fresh, snapshot
 
 Kept = TypeVar("Kept")
 
@@ -97,6 +97,8 @@ class _Run:
         function, arguments, keywords = _function(self.call.target), self._arguments(), self._keywords()
         results = []
         for position, item in enumerate(self._window(items)):
+            if self.cancelled is not None and self.cancelled():
+                raise asyncio.CancelledError("the call was stopped between two items")
             index = items.start + position if items.indexes is None else items.indexes[position]
             staged: list[dict[str, Any]] = []
             try:
@@ -180,6 +182,8 @@ async def _listed(generator: Any) -> list[Any]:
 def _checked(keep: Callable[[Any], Kept], value: Any, context: Context) -> Kept:
     try:
         return keep(value)
+    except Uncomputed as late:
+        raise late.error from None
     except Exception as error:
         raise ValueNotStorable(
             f"stage {context.stage!r} returned a value of class {class_name(type(value))} that cannot leave its "

@@ -43,6 +43,18 @@ class Snapshot(Protocol):
         """Returns a fresh copy, which belongs to the caller."""
 
 
+class Uncomputed(Exception):
+    """Raised when a value is lazy, and computing it raised: the error is the stage's own.
+
+    Args:
+        error: what was raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class Same:
     """The snapshot of a value that cannot change: the value."""

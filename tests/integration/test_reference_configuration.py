@@ -1,6 +1,5 @@
 """The configuration that flowtilla set out to understand: it runs as it stands."""
 
-import json
 import os
 import re
 import signal

@@ -39,6 +39,10 @@ class Channel:
         """Sends log lines on."""
         self._send("lines", tuple(lines))
 
+    def left(self, keys: Sequence[Any]) -> None:
+        """Says what the call left on the cluster beside its value."""
+        self._send("left", tuple(keys))
+
     def ended(self, outcome: Outcome) -> None:
         """Says how the call ended."""
         self._send("ended", outcome)
@@ -50,5 +54,5 @@ class Channel:
 def received(event: tuple[float, dict[str, Any]]) -> tuple[str, str, Any]:
     """Returns the key of a call, what it says, and the content."""
     message = event[1]
-    what = next(word for word in ("ended", "lines", "begun") if word in message)
+    what = next(word for word in ("ended", "lines", "begun", "left") if word in message)
     return message["key"], what, pickle.loads(message[what])

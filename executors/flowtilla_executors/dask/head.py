@@ -20,6 +20,9 @@ START = (
     "from flowtilla_executors.dask.head import main; main(plan)"
 )
 
+#: Seconds until a nanny that gave up is replaced.
+_PAUSE = 0.5
+
 
 def main(plan: dict[str, Any]) -> None:
     """Runs the cluster until the flowtilla process closes our standard input, or is gone.
@@ -39,20 +42,37 @@ async def _serve(plan: dict[str, Any]) -> None:
     from distributed import Nanny, Scheduler, SpecCluster
 
     dask.config.set(plan["config"])
-    workers = {number: {"cls": Nanny, "options": options} for number, options in enumerate(plan["workers"])}
     async with SpecCluster(
-        workers=workers,
         worker={"cls": Nanny, "options": plan["template"]},
         scheduler={"cls": Scheduler, "options": plan["scheduler"]},
         asynchronous=True,
         silence_logs=logging.WARNING,
     ) as cluster:
+        address = cluster.scheduler_address
         if plan["adaptive"] is not None:
             least, most = plan["adaptive"]
             cluster.adapt(minimum=least, maximum=most)
+            kept = []
+        else:
+            kept = [asyncio.create_task(_keep(address, options)) for options in plan["workers"]]
+        while len(cluster.scheduler.workers) < len(kept):
+            await asyncio.sleep(0.02)
         with os.fdopen(plan["report"], "w") as report:
-            json.dump({"address": cluster.scheduler_address}, report)
+            json.dump({"address": address}, report)
         await asyncio.Event().wait()
+
+
+async def _keep(address: str, options: dict[str, Any]) -> None:
+    """Keeps one worker process there: a nanny restarts one that dies, but gives up on one that dies young."""
+    from distributed import Nanny
+
+    while True:
+        try:
+            async with Nanny(address, **options) as nanny:
+                await nanny.finished()
+        except Exception:
+            logging.getLogger(__name__).exception("a worker process did not start; another is tried")
+        await asyncio.sleep(_PAUSE)
 
 
 def _follow(directory: str) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Plan:
     env_vars: dict[str, str] = field(default_factory=dict)
     dashboard: str | None = None
     quiet: bool = True
+
+    def with_devices(self, devices: Sequence[str]) -> "Plan":
+        """Returns the plan with devices that are there."""
+        return replace(self, devices=tuple(devices))
 
 
 class LocalCluster:
@@ -169,7 +173,7 @@ class LocalCluster:
 
 
 def _dealt(resources: dict[str, float], processes: int) -> list[dict[str, float]]:
-    """Returns each process's share: whole units go round, so that what is rare is spread, and fractions to the first."""
+    """Returns each process's share: whole units go round, so that what is rare is spread."""
     shares: list[dict[str, float]] = [{} for _ in range(processes)]
     turn = 0
     for name, amount in resources.items():

@@ -9,6 +9,7 @@ from flowtilla_executors.resources import Amounts, check
 
 #: The resources of Dask workers that count cpus, devices and bytes; `dask worker --resources "CPU=4,GPU=1"`.
 CPU, GPU, MEMORY = "CPU", "GPU", "MEMORY"
+COUNTED = frozenset({CPU, GPU, MEMORY})
 
 _HINT = (
     "Dask counts inside one worker process, where a call takes one thread: for more cpus set `threads`, or on your own "

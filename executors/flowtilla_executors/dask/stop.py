@@ -6,13 +6,28 @@ until its call has ended; one that sits in C code, when that returns. `context()
 
 import ctypes
 import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
+
+from flowtilla_executors.dask.deaths import Ledger
 
 _SetAsyncExc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 #: Seconds until a thread that caught the exception gets it again.
 AGAIN = 1.0
+
+#: How many calls that must not begin are remembered.
+_FORBIDDEN = 10_000
+
+#: When calls may begin in this process, as `time.monotonic` has it: a nanny gives up on a process that dies before it
+#: has heard of its start.
+settled = 0.0
+
+#: What this process tells its nanny, if it has one.
+ledger: Ledger | None = None
 
 
 class Stopped(BaseException):
@@ -34,11 +49,18 @@ class Running:
         self._open = True
 
     def __enter__(self) -> Self:
-        _running[self._key] = self
+        if (early := settled - time.monotonic()) > 0:
+            time.sleep(early)
+        with _lock:
+            if self._key in _forbidden:
+                raise Stopped
+            _running[self._key] = self
+        if ledger is not None:
+            ledger.begin(self._key)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        while self._open or _running.get(self._key) is self:
+        while _running.get(self._key) is self:
             try:
                 self._leave()
             except Stopped:  # it was on its way
@@ -57,13 +79,27 @@ class Running:
             self._open = False
         # What is on its way must not hit the thread's next task.
         _SetAsyncExc(ctypes.c_ulong(self._thread), None)
+        if ledger is not None:
+            ledger.end(self._key)
         _running.pop(self._key, None)
 
 
 _running: dict[str, Running] = {}
+_forbidden: OrderedDict[str, None] = OrderedDict()
+_lock = threading.Lock()
 
 
 def stop(key: str) -> bool:
     """Asks a call to end, if it runs here; returns whether it still does."""
     running = _running.get(key)
     return running is not None and running.stop()
+
+
+def forbid(keys: Iterable[str]) -> None:
+    """Keeps calls from beginning here, and asks those that run to end."""
+    for key in keys:
+        with _lock:
+            _forbidden[key] = None
+            while len(_forbidden) > _FORBIDDEN:
+                _forbidden.popitem(last=False)
+        stop(key)

@@ -2,7 +2,7 @@
 
 import pickle
 import time
-from typing import Any
+from dataclasses import replace
 
 import cloudpickle
 from distributed import Reschedule, get_worker
@@ -10,8 +10,9 @@ from distributed import Reschedule, get_worker
 from flowtilla_executors import remote
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask.channel import Channel
-from flowtilla_executors.dask.collections import keep
-from flowtilla_executors.dask.stop import Running
+from flowtilla_executors.dask.collections import Persisted, keep
+from flowtilla_executors.dask.stop import Running, Stopped
+from flowtilla_executors.outcome import Outcome
 
 
 def dumped(call: Call) -> bytes:
@@ -36,17 +37,25 @@ def run(topic: str, payload: bytes, *parents: remote.Kept) -> remote.Kept:
         parents: what the calls it refers to left.
     """
     worker = get_worker()
-    key = worker.get_current_task()
+    key = str(worker.get_current_task())
     channel = Channel(worker, topic, key)
-    call: Call = pickle.loads(payload)
-    with Running(key) as running:
-        if call.timeout is not None:
-            channel.begun(time.time())
-        kept, outcome = remote.run(call, parents, keep, channel.lines, lambda: running.stopped)
-    if running.stopped:
-        # Nobody waits for it; or the scheduler gave it here again after all, and it begins anew.
-        raise Reschedule
+    try:
+        kept, outcome = _run(pickle.loads(payload), parents, key, channel)
+    except Stopped:
+        # Nobody waits for it; or the scheduler gave it here again after all, and then it begins anew.
+        raise Reschedule from None
+    if isinstance(kept.value, Persisted):
+        channel.left(kept.value.keys)
+        outcome = replace(outcome, size=kept.value.nbytes)
     channel.ended(outcome)
     return kept
 
 
+def _run(call: Call, parents: tuple[remote.Kept, ...], key: str, channel: Channel) -> tuple[remote.Kept, Outcome]:
+    with Running(key) as running:
+        if call.timeout is not None:
+            channel.begun(time.time())
+        result = remote.run(call, parents, keep, channel.lines, lambda: running.stopped)
+    if running.stopped:
+        raise Stopped
+    return result

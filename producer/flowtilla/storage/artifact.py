@@ -5,12 +5,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from flowtilla.errors import StorageError
-from flowtilla.storage import formats
+from flowtilla.storage import formats, partitioned
 from flowtilla.storage.files import Files
-from flowtilla.storage.record import ArtifactRecord, folder_digest
+from flowtilla.storage.record import FOLDERS, ArtifactRecord, folder_digest
 
 _CHUNK = 1024 * 1024
 
@@ -66,10 +66,12 @@ class Artifact:
     @property
     def path(self) -> str:
         """Where it is: a plain path on local disks, else a URL."""
-        return self._files.url(self._folder if self.format == "folder" else self._path(self.record.file))
+        return self._files.url(self._folder if self._is_folder else self._path(self.record.file))
 
     def read(self, allow_pickle: bool = False) -> Any:
         """Returns the value, as the class it had; files and figures as bytes, a folder as bytes by relative path.
+
+        A Dask collection is one again; its parts are read and verified when it is computed.
 
         Args:
             allow_pickle: run what an artifact of format `pickle` says; only for those you trust.
@@ -77,11 +79,10 @@ class Artifact:
         Raises:
             StorageError: it is a pickle and you did not allow it, it is gone, or it is not what was written.
         """
-        if self.format == "pickle" and not allow_pickle:
-            raise StorageError(
-                f'{self!r} was stored with format="pickle", and reading a pickle runs code: if you trust whoever '
-                "stored it, use read(allow_pickle=True)"
-            )
+        if not allow_pickle:
+            self._refuse(self.format)
+        if self.format == "partitioned":
+            return self._collection(allow_pickle)
         contents = {path: self._bytes(path) for path in self.record.files}
         self._verify({path: sha256(data).hexdigest() for path, data in contents.items()})
         if self.format == "folder":
@@ -102,7 +103,7 @@ class Artifact:
         """
         target = Path(to)
         if target.is_dir():
-            target /= self.name if self.format == "folder" else self.record.file
+            target /= self.name if self._is_folder else self.record.file
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside its target, so that it appears there whole.
@@ -110,7 +111,7 @@ class Artifact:
                 folder = Path(temporary, "content")
                 folder.mkdir()
                 self._verify({path: self._copy(path, folder / path) for path in self.record.files})
-                (folder if self.format == "folder" else folder / self.record.file).replace(target)
+                (folder if self._is_folder else folder / self.record.file).replace(target)
         except OSError as error:
             raise StorageError(
                 f"{self!r} could not be downloaded to {target}: {error}; is there room, and may you write?"
@@ -123,9 +124,32 @@ class Artifact:
         Raises:
             StorageError: it is gone, or it is a folder.
         """
-        if self.format == "folder":
+        if self._is_folder:
             raise StorageError(f"{self!r} is a folder, and has no one stream of bytes: use download() or read()")
         return self._files.open(self._path(self.record.file))
+
+    def _collection(self, allow_pickle: bool) -> Any:
+        data = self._bytes(partitioned.INDEX)
+        try:
+            index = partitioned.Index.model_validate_json(data)
+        except ValidationError as error:
+            raise StorageError(f"{self!r} at {self.path} is damaged: its index cannot be read") from error
+        # Which vouches for the hashes that the index has of all the others.
+        self._verify(index.files | {partitioned.INDEX: sha256(data).hexdigest()})
+        if not allow_pickle:
+            self._refuse(index.format)
+        return partitioned.collection_of(index, self._files, self._folder)
+
+    def _refuse(self, format: str) -> None:
+        if format == "pickle":
+            raise StorageError(
+                f'{self!r} was stored with format="pickle", and reading a pickle runs code: if you trust whoever '
+                "stored it, use read(allow_pickle=True)"
+            )
+
+    @property
+    def _is_folder(self) -> bool:
+        return self.format in FOLDERS
 
     def __repr__(self) -> str:
         return f"<Artifact {self.namespace}/{self.name} {self.format}, {self.size:,} bytes>"
@@ -152,7 +176,7 @@ class Artifact:
         return digest.hexdigest()
 
     def _verify(self, hashes: dict[str, str]) -> None:
-        found = folder_digest(hashes) if self.format == "folder" else hashes[self.record.file]
+        found = folder_digest(hashes) if self._is_folder else hashes[self.record.file]
         if found != self.sha256:
             raise StorageError(
                 f"{self!r} at {self.path} is damaged: its sha256 is {found}, and {self.sha256} was written; "

@@ -39,7 +39,7 @@ def load_checkpoint(settings: Mapping[str, Any], record: Mapping[str, Any]) -> A
         StorageError: the record is no checkpoint's, or the value is gone or damaged.
     """
     found = record_of(record)
-    if found.format != "pickle" or found.run_id != found.name:
+    if found.format not in ("pickle", "partitioned") or found.run_id != found.name:
         raise StorageError(f"{found.namespace}/{found.name} is no checkpoint of a run")
     return _store(settings).artifact(found).read(allow_pickle=True)
 

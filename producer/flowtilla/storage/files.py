@@ -57,11 +57,16 @@ class Files:
 
     def __init__(self, settings: StorageSettings, area: str) -> None:
         self._layout = Layout(settings, area)
+        self._area = area
         self.settings = self._layout.settings
         self.folder = self._layout.folder
         self.url = self._layout.url
         self._fs: Any = None
         self._pid = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process it opens the storage anew.
+        return Files, (self.settings, self._area)
 
     @property
     def fs(self) -> Any:

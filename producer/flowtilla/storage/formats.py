@@ -7,13 +7,17 @@ import io
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowtilla.errors import FlowtillaError, StorageError, ValueNotStorable
-from flowtilla.storage import frames, strict_json
+from flowtilla.storage import frames, partitioned, strict_json
 from flowtilla.storage.record import check_relative
+
+if TYPE_CHECKING:
+    from flowtilla.storage.partitioned import Parts
 
 #: Every format, and the suffix of its file; a file keeps its own, a folder has none.
 SUFFIXES = {
@@ -22,6 +26,7 @@ SUFFIXES = {
     "json": ".json",
     "file": "",
     "folder": "",
+    "partitioned": "",
     "dataframe": ".parquet",
     "csv": ".csv",
     "array": ".npy",
@@ -47,11 +52,13 @@ class Content:
         format: how it will be written.
         kind: its class.
         files: what writes each file, by its path in a folder; or one, by its suffix.
+        parts: of a Dask collection, instead of files: what its processes write.
     """
 
     format: str
     kind: str
-    files: dict[str, Writer]
+    files: dict[str, Writer] = field(default_factory=dict)
+    parts: "Parts | None" = None
 
 
 def content_of(value: Any, format: str | None = None) -> Content:
@@ -66,19 +73,37 @@ def content_of(value: Any, format: str | None = None) -> Content:
     """
     if format is not None and format not in SUFFIXES:
         raise ValueNotStorable(f"there is no format {format!r}: use one of {', '.join(SUFFIXES)}")
+    if partitioned.is_collection(value):
+        if type(value).__name__ != "Delayed":
+            return Content("partitioned", _kind_of(value), parts=partitioned.parts_of(value, format))
+        value = value.compute()
     chosen = format or _format_of(value)
     if chosen in ("file", "folder"):
         return Content(chosen, "pathlib.Path", _paths(chosen, value))
 
-    def write(sink: io.RawIOBase) -> None:
-        try:
-            _write(chosen, value, sink, convert=format is not None)
-        except FlowtillaError as error:
-            raise error if isinstance(error, StorageError) else _refused(value, chosen, error) from error
-        except Exception as error:
-            raise _refused(value, chosen, error) from error
+    one = partial(write, chosen, value, convert=format is not None)
+    return Content(chosen, _kind_of(value), {SUFFIXES[chosen]: one})
 
-    return Content(chosen, _kind_of(value), {SUFFIXES[chosen]: write})
+
+def write(format: str, value: Any, sink: io.RawIOBase, *, convert: bool = False) -> None:
+    """Writes a value in a format of one file.
+
+    Args:
+        format: the format.
+        value: the value.
+        sink: where to.
+        convert: whether JSON may make a list of a tuple, and the like.
+
+    Raises:
+        ValueNotStorable: the format cannot hold it.
+        StorageError: it cannot be written.
+    """
+    try:
+        _write(format, value, sink, convert=convert)
+    except FlowtillaError as error:
+        raise error if isinstance(error, StorageError) else _refused(value, format, error) from error
+    except Exception as error:
+        raise _refused(value, format, error) from error
 
 
 def value_of(format: str, kind: str, data: bytes) -> Any:

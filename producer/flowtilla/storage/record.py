@@ -17,6 +17,9 @@ VERSION = re.compile(r"\d{16}-[0-9a-f]{8}\Z", re.ASCII)
 # Each could mean another file than it seems to, on some system: a drive, an escape, a version of an object.
 _TREACHEROUS = re.compile(r"[\x00-\x1f\x7f\\]|(\A|/)[A-Za-z]:|%[0-9A-Fa-f]{2}|\?versionId=")
 
+#: Formats of several files.
+FOLDERS = frozenset({"folder", "partitioned"})
+
 _lock = threading.Lock()
 _last = 0
 
@@ -85,7 +88,7 @@ class ArtifactRecord(BaseModel):
 
     @model_validator(mode="after")
     def _one_file_unless_folder(self) -> Self:
-        if self.format != "folder" and len(self.files) != 1:
+        if self.format not in FOLDERS and len(self.files) != 1:
             raise ValueError(f"an artifact of format {self.format} has one file, this one {len(self.files)}")
         return self
 

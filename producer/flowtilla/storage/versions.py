@@ -13,7 +13,7 @@ from flowtilla.errors import StorageError
 from flowtilla.names import check_name
 from flowtilla.storage.files import Files
 from flowtilla.storage.formats import Content
-from flowtilla.storage.record import VERSION, ArtifactRecord, folder_digest, version_age
+from flowtilla.storage.record import FOLDERS, VERSION, ArtifactRecord, folder_digest, version_age
 
 _CURRENT = "current.json"
 
@@ -76,15 +76,17 @@ class Versions:
         hashes: dict[str, str] = {}
         sizes: dict[str, int] = {}
         try:
+            if content.parts is not None:
+                hashes, sizes = content.parts.write(self._files, f"{self._home}/{version}")
             for key, write in content.files.items():
-                path = key if content.format == "folder" else f"{self._name}{key}"
+                path = key if content.format in FOLDERS else f"{self._name}{key}"
                 with self._files.writing(f"{self._home}/{version}/{path}") as sink:
                     write(sink)
                 hashes[path], sizes[path] = sink.sha256, sink.size
         except BaseException:
             self._try_to_remove(version)
             raise
-        return folder_digest(hashes) if content.format == "folder" else next(iter(hashes.values())), sizes
+        return folder_digest(hashes) if content.format in FOLDERS else next(iter(hashes.values())), sizes
 
     def publish(self, record: ArtifactRecord) -> bool:
         """Makes a version the current one, unless a newer one is, and returns whether it is."""

@@ -1,0 +1,107 @@
+"""Connects to a Dask cluster and makes sure that it can run what this process will send it."""
+
+import asyncio
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distributed import Client, Security
+
+from flowtilla.errors import ClusterUnreachable
+from flowtilla_executors import handshake
+from flowtilla_executors.dask.deaths import OnNanny
+from flowtilla_executors.dask.plugins import OnScheduler, OnWorker
+
+#: What must be the same on both sides.
+PACKAGES = ("dask", "distributed", *handshake.PACKAGES)
+
+#: Seconds to wait for the scheduler, and for the first worker of a cluster that has just been started.
+_CONNECT, _FIRST_WORKER = 8.0, 5.0
+
+#: Seconds for which submitted calls are gathered before they are sent.
+_GATHER = 0.001
+
+
+async def connect(address: str, tls: Mapping[str, str]) -> Client:
+    """Returns a client of the scheduler.
+
+    Args:
+        address: its address.
+        tls: the certificate files by the names of our settings; none for `tcp://`.
+
+    Raises:
+        ClusterUnreachable: it cannot be reached.
+    """
+    security = (
+        Security(tls_ca_file=tls["tls_ca_file"], tls_client_cert=tls["tls_cert"], tls_client_key=tls["tls_key"])
+        if tls
+        else None
+    )
+    with warnings.catch_warnings():
+        # Of versions that differ; `prepare` says it better.
+        warnings.simplefilter("ignore")
+        client = Client(
+            address, asynchronous=True, set_as_default=False, timeout=_CONNECT, security=security, name="flowtilla"
+        )
+        try:
+            await client
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise ClusterUnreachable(
+                f"the Dask scheduler at {address} cannot be reached: {type(error).__name__}: {error}. Check that it "
+                "runs, that `cluster_address` is the address it prints at its start, that no firewall is between, and "
+                "for tls:// that `tls_ca_file`, `tls_cert` and `tls_key` are those of the cluster"
+            ) from error
+    # Dask would gather for 10 ms what is submitted.
+    client.scheduler_comm.interval = _GATHER
+    return client
+
+
+async def prepare(
+    client: Client, name: str, modules: Sequence[str], env_vars: dict[str, str], files: dict[str, bytes], patient: bool
+) -> None:
+    """Makes a cluster ready for stages, or refuses it.
+
+    Args:
+        client: connected to it.
+        name: how messages call it.
+        modules: imported in every worker process.
+        env_vars: set in every worker process.
+        files: modules to ship to them, as `shipping.packed` returns them.
+        patient: whether the cluster may do without workers.
+
+    Raises:
+        ClusterUnreachable: it has no workers.
+        ClusterMismatch: its versions are not ours, or it lacks a module.
+    """
+    if not patient:
+        await _first_worker(client, name)
+    versions = await client.get_versions(packages=list(PACKAGES))
+    for place, found in {"its scheduler": versions["scheduler"], **versions["workers"]}.items():
+        _compare(found["packages"], f"{name} ({place})")
+    await client.register_plugin(OnScheduler())
+    await client.register_plugin(OnNanny())
+    await client.register_plugin(OnWorker(modules, env_vars, files))
+    looks = await client.run(handshake.portable_look(), PACKAGES, list(modules))
+    for found in looks.values():
+        handshake.check(found, PACKAGES, name)
+
+
+async def _first_worker(client: Client, name: str) -> None:
+    try:
+        async with asyncio.timeout(_FIRST_WORKER):
+            while not (await client.scheduler.identity(n_workers=-1))["workers"]:
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise ClusterUnreachable(
+            f"{name} has no workers: start some with `dask worker {client.scheduler.address}`, or set "
+            "`autoscales: true` if they come when there is work"
+        ) from None
+
+
+def _compare(packages: Mapping[str, Any], name: str) -> None:
+    """Compares versions without sending any code, which another Python could not read."""
+    versions = {package: packages.get(package) for package in PACKAGES}
+    python = str(packages["python"])
+    versions["python"] = ".".join(python.strip("()").replace(" ", "").replace("'", "").replace(",", ".").split(".")[:2])
+    found = {"host": name, "versions": versions, "broken": {}}
+    handshake.check(found, PACKAGES, name)

@@ -1,0 +1,84 @@
+"""Watches a cluster: whether its scheduler answers, and what workers there are."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distributed import Client
+
+from flowtilla.errors import ClusterLost
+from flowtilla_executors.dask.needs import offered
+
+#: Seconds between two looks at the connection, and between two questions to the scheduler.
+_GLANCE, _LOOK = 0.2, 1.0
+
+#: Seconds that the scheduler may take to answer, and that a cluster may be without any worker.
+_ANSWER, _EMPTY = 5.0, 7.0
+
+
+class Health:
+    """What is known about a cluster now.
+
+    Args:
+        client: connected to it.
+        name: how messages call it, such as `the Dask cluster at tcp://10.0.0.5:8786`.
+        death: returns how its scheduler ended where that can be seen, else None.
+        grows: whether it may do without workers.
+    """
+
+    def __init__(self, client: Client, name: str, death: Callable[[], str | None], grows: bool) -> None:
+        self.workers: list[Mapping[str, Any]] = []
+        #: What workers have or had: one that died comes back.
+        self.offers: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}
+        self._client = client
+        self.name = name
+        self._death = death
+        self._grows = grows
+        self._empty_since: float | None = None
+
+    async def look(self) -> None:
+        """Asks the scheduler what workers there are.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        async with asyncio.timeout(_ANSWER):
+            identity = await self._client.scheduler.identity(n_workers=-1)
+        self.workers = list(identity["workers"].values())
+        for worker in self.workers:
+            offer = offered(worker)
+            self.offers[tuple(sorted(offer.items()))] = offer
+
+    async def watch(self) -> ClusterLost:
+        """Returns how the cluster was lost, once it is."""
+        next_look = time.monotonic()
+        while True:
+            if (how := self._ended()) is not None:
+                return ClusterLost(how)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + _LOOK
+                try:
+                    await self.look()
+                except (OSError, ValueError):
+                    await asyncio.sleep(_GLANCE)  # the connection may be about to say why
+                    return ClusterLost(self._ended() or f"{self.name} does not answer: it hangs, or the network is cut")
+                if self._without_workers():
+                    return ClusterLost(f"{self.name} has had no worker for {_EMPTY:g}s: all of them died or left")
+            await asyncio.sleep(_GLANCE)
+
+    def _ended(self) -> str | None:
+        if (how := self._death()) is not None:
+            return f"the scheduler of {self.name} died: {how}"
+        if self._client.status != "running":
+            how = self._death()
+            return f"{self.name} closed the connection: its scheduler died or restarted, or the network was cut"
+        return None
+
+    def _without_workers(self) -> bool:
+        now = time.monotonic()
+        if self.workers or self._grows:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        return self._empty_since is not None and now - self._empty_since > _EMPTY

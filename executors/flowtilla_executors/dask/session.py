@@ -1,0 +1,316 @@
+"""One start of the Dask executor: a connection to a cluster, the calls that run there, and what they say."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import Client
+from distributed.scheduler import KilledWorker
+
+from flowtilla.errors import ClusterLost, ExecutorError
+from flowtilla_executors.base import ExecutorInfo, LogSink
+from flowtilla_executors.call import Call
+from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, stop, task
+from flowtilla_executors.dask.executor import DaskExecutor
+from flowtilla_executors.dask.handle import Handle
+from flowtilla_executors.dask.health import Health
+from flowtilla_executors.dask.local import LocalCluster
+from flowtilla_executors.dask.needs import COUNTED, demanded
+from flowtilla_executors.failures import cancelled, ending, failed, lost, timed_out
+from flowtilla_executors.outcome import LIVES, Failure, Outcome
+from flowtilla_executors.recorder import host
+
+#: Bytes from which copying a value may hold up the event loop.
+_BIG = 1024 * 1024
+
+#: Seconds that leaving a cluster may take.
+_LEAVE = 3.0
+
+#: Seconds between a connection's end and the word that the cluster is lost.
+_VERDICT = 12.0
+
+#: Seconds until a nanny has told of a death.
+_OBITUARY = 2.0
+
+_DIGITS = str.maketrans("", "", "0123456789")
+
+
+async def opened(settings: DaskExecutor, log_sink: LogSink, modules: Sequence[str]) -> "Session":
+    """Returns a session on the cluster that the settings name, or on one that it starts.
+
+    Raises:
+        ExecutorError: a local cluster does not start.
+        ClusterUnreachable: the cluster does not answer, or has no workers.
+        ClusterMismatch: it has other versions than this process, or lacks a module.
+    """
+    files = shipping.packed(settings.py_modules)
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = None
+        address = settings.address
+        if address is None:
+            cluster = LocalCluster(settings.plan)
+            stack.push_async_callback(asyncio.to_thread, cluster.close)
+            address = await asyncio.to_thread(cluster.start)
+        name = f"the Dask cluster at {address}"
+        client = await connection.connect(address, settings.tls)
+        stack.push_async_callback(_leave, client)
+        await connection.prepare(client, name, modules, settings.env_vars, files, settings.grows)
+        health = Health(client, name, cluster.death if cluster else lambda: None, settings.grows)
+        await health.look()
+        return Session(settings, client, health, log_sink, stack.pop_all(), cluster)
+
+
+class Session:
+    """Calls on a cluster. Lives in the event loop.
+
+    Args:
+        settings: the executor's.
+        client: connected to the cluster.
+        health: of the cluster.
+        log_sink: takes log lines.
+        stack: closes what was opened.
+    """
+
+    def __init__(
+        self,
+        settings: DaskExecutor,
+        client: Client,
+        health: Health,
+        log_sink: LogSink,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._health = health
+        self._log_sink = log_sink
+        self._stack = stack
+        self._loop = asyncio.get_running_loop()
+        self._id = secrets.token_hex(4)
+        self._numbers = itertools.count()
+        self._open: dict[str, Handle] = {}
+        self._topic = channel.TOPICS + self._id
+        self._client.subscribe_topic(self._topic, self._heard)
+        #: How worker processes died, by address.
+        self._deaths: dict[str, str] = {}
+        self._client.subscribe_topic(deaths.TOPIC, self._died)
+        self._forbidden: list[str] = []
+        self._forbidding: asyncio.Task[None] | None = None
+        self._watching = self._loop.create_task(self._watch())
+        self._lost: ClusterLost | None = None
+
+    def info(self) -> ExecutorInfo:
+        """Returns what the cluster has now."""
+        workers = self._health.workers
+        totals: dict[str, float] = {}
+        for worker in workers:
+            for name, amount in worker["resources"].items():
+                totals[name] = totals.get(name, 0.0) + amount
+        threads = sum(worker["nthreads"] for worker in workers)
+        address = self._settings.address
+        where = f"at {address}" if address else f"of this machine at {self._client.scheduler.address}"
+        detail = f"Dask cluster {where}: {len(workers)} worker processes, {threads} threads"
+        logical = {name: amount for name, amount in totals.items() if name not in COUNTED}
+        return ExecutorInfo("dask", address, float(threads), logical, detail)
+
+    async def lost(self) -> ClusterLost:
+        """Waits until the cluster is gone, and returns how."""
+        return await asyncio.shield(self._watching)
+
+    def submit(self, call: Call, parents: Sequence[Handle]) -> Handle:
+        """Begins a call once its parents have ended and there is room for it."""
+        if without := next((parent for parent in parents if not parent.has_value), None):
+            raise ExecutorError(f"the call of stage {without.call.context.stage!r} failed: it has no value to take")
+        resources = demanded(call, self._counted(), None if self._settings.grows else self._nodes())
+        handle = Handle(call, parents)
+        if self._lost is not None or any(parent.future is None for parent in parents):
+            handle.lose(self._lost or ClusterLost("the cluster that held a parent's value is gone"))
+            return handle
+        try:
+            payload = task.dumped(call)
+        except Exception as error:
+            handle.settle(failed(Failure.of(error)))
+            return handle
+        self._send(handle, payload, resources)
+        handle.following = self._loop.create_task(self._follow(handle, payload, resources))
+        return handle
+
+    async def fetch(self, handle: Handle) -> Any:
+        """Returns the value of a call that succeeded."""
+        if not handle.settled or not handle.has_value or handle.future is None:
+            how = "failed" if handle.settled else "has not ended"
+            raise ExecutorError(f"the call of stage {handle.call.context.stage!r} {how}: it has no value to take")
+        try:
+            kept = await self._client.gather(handle.future)
+        except Exception as error:
+            raise await self._verdict(error) from error
+        return await asyncio.to_thread(kept.value.load) if kept.value.size > _BIG else kept.value.load()
+
+    async def cancel(self, handle: Handle) -> None:
+        """Stops a call, and those submitted ahead that depend on it; none of them begins after this."""
+        keys = self._end_now(handle, cancelled(handle.call, "the worker was told to stop it", handle.started))
+        if keys:
+            self._forbidden += keys
+            if self._forbidding is None:
+                self._forbidding = self._loop.create_task(self._forbid())
+            await asyncio.shield(self._forbidding)
+
+    async def close(self) -> None:
+        """Ends all calls and leaves the cluster; ends that too if it is ours."""
+        self._watching.cancel()
+        for handle in list(self._open.values()):
+            handle.settle(cancelled(handle.call, "its executor was closed", handle.started))
+            self._release(handle)
+        await self._stack.aclose()
+
+    def _nodes(self) -> list[dict[str, float]]:
+        return list(self._health.offers.values())
+
+    def _counted(self) -> frozenset[str]:
+        return frozenset(name for worker in self._health.workers for name in worker["resources"]) & COUNTED
+
+    def _heard(self, event: Any) -> None:
+        key, what, content = channel.received(event)
+        handle = self._open.get(key)
+        if handle is None:
+            return
+        if what == "lines":
+            self._log_sink(content)
+        elif what == "ended":
+            handle.said = content
+        elif what == "left":
+            handle.parts = collections.held(self._client, content)
+        elif handle.call.timeout is not None:
+            handle.started = content
+            self._loop.call_later(handle.call.timeout, self._overdue, handle, content)
+
+    def _died(self, event: Any) -> None:
+        death = event[1]
+        how = ending(death["code"])
+        self._deaths[death["address"]] = how
+        for key in death["running"]:
+            if (handle := self._open.get(key)) is not None:
+                handle.deaths.append(how)
+
+    def _overdue(self, handle: Handle, started: float) -> None:
+        # Not if the call has begun anew since, in another process.
+        if handle.started == started:
+            self._end_now(handle, timed_out(handle.call, started))
+
+    def _end_now(self, handle: Handle, outcome: Outcome) -> list[str]:
+        """Ends a call whatever it does, and those ahead of it; returns the keys of the tasks that nobody wants now."""
+        if handle.settled:
+            return []
+        handle.settle(outcome)
+        keys = [handle.key, *(key for child in list(handle.children) for key in self._end_now(child, _early()))]
+        self._release(handle)
+        return keys
+
+    async def _forbid(self) -> None:
+        await asyncio.sleep(0)  # others may be cancelled with it
+        keys, self._forbidden, self._forbidding = self._forbidden, [], None
+        with contextlib.suppress(Exception):  # the cluster may be dying
+            async with asyncio.timeout(_LEAVE):
+                await self._client.run(stop.forbid, keys, on_error="ignore")
+
+    def _send(self, handle: Handle, payload: bytes, resources: dict[str, float]) -> None:
+        call = handle.call
+        handle.said = handle.started = None
+        handle.key = f"{call.context.stage.translate(_DIGITS)}-0{self._id}{next(self._numbers)}"
+        handle.future = self._client.submit(
+            task.run,
+            self._topic,
+            payload,
+            *[parent.future for parent in handle.parents],
+            key=handle.key,
+            pure=False,
+            priority=call.priority,
+            resources=resources or None,
+        )
+        self._open[handle.key] = handle
+
+    async def _follow(self, handle: Handle, payload: bytes, resources: dict[str, float]) -> None:
+        """Settles a call when its task has ended."""
+        try:
+            while (outcome := await self._ending(handle)) is None:
+                self._open.pop(handle.key, None)
+                self._send(handle, payload, resources)
+        except Exception as error:  # a fault of ours must not let a run wait for ever
+            outcome = failed(Failure.of(error), handle.started)
+        handle.settle(outcome)
+        self._open.pop(handle.key, None)
+
+    async def _ending(self, handle: Handle) -> Outcome | None:
+        """Returns how a call ended; None if it only stood beside another whose processes died."""
+        assert handle.future is not None
+        error = await handle.future.exception()
+        if handle.future.status == "finished":
+            return handle.said or lost(handle.call, "it ended, but how was not heard: the scheduler may be overloaded")
+        if handle.future.status != "error":
+            return await self._taken_back(handle)
+        if handle.call.ahead and any(one.future is None or one.future.status == "error" for one in handle.parents):
+            return _early()
+        if not isinstance(error, KilledWorker):
+            return failed(Failure.of(error), handle.started)
+        return await self._killed(handle, error)
+
+    async def _killed(self, handle: Handle, error: KilledWorker) -> Outcome | None:
+        """Returns the outcome of a call that was held by processes that died."""
+        address = error.last_worker.address
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_OBITUARY):
+                while address not in self._deaths:
+                    await asyncio.sleep(0.01)
+        if address not in self._deaths:
+            deaths = error.allowed_failures + 1
+            return lost(handle.call, f"{deaths} worker processes did, the last at {address}", handle.started)
+        if len(handle.deaths) < LIVES:
+            return None
+        how = f"{handle.deaths[-1]}; it was the {len(handle.deaths)}. process that died of it"
+        return lost(handle.call, how, handle.started)
+
+    async def _taken_back(self, handle: Handle) -> Outcome:
+        """Returns the outcome of a call that the scheduler dropped, unless that is because the cluster is gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_VERDICT):
+                await self.lost()  # which settles the call
+        return lost(handle.call, "the cluster dropped it: somebody restarted the cluster, or cancelled its tasks")
+
+    async def _verdict(self, error: Exception) -> ExecutorError:
+        """Returns what a failure to reach a value means."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_VERDICT):
+                return await self.lost()
+        return ExecutorError(f"a value cannot be fetched from {self._health.name}: {error}")
+
+    async def _watch(self) -> ClusterLost:
+        self._lost = error = await self._health.watch()
+        for handle in list(self._open.values()):
+            handle.lose(error)
+            self._release(handle)
+        return error
+
+    def _release(self, handle: Handle) -> None:
+        """Lets go of a call's task: the scheduler forgets it, and its worker stops it."""
+        self._open.pop(handle.key, None)
+        if handle.following is not None:
+            handle.following.cancel()
+        if handle.future is not None:
+            handle.future.release()
+            handle.future = None
+        handle.parts = []
+
+
+def _early() -> Outcome:
+    now = time.time()
+    return Outcome(now, now, host(), os.getpid(), early=True)
+
+
+async def _leave(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_LEAVE):
+            await client.close()

@@ -1,0 +1,159 @@
+"""The calls of one executor, in its driver process: given to Ray, and told of when they end."""
+
+import pickle
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+from ray import exceptions as ray_errors
+
+from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
+from flowtilla_executors.ray.lines import Inbox, open_mailbox
+from flowtilla_executors.ray.options import Need, Options
+from flowtilla_executors.ray.probe import find_token
+from flowtilla_executors.ray.task import Tasks
+from flowtilla_executors.ray.wire import Wire
+
+#: What Ray says when a process ended under a call, or a value that the call takes is gone and cannot be made again.
+_DEATHS = (
+    ray_errors.WorkerCrashedError,
+    ray_errors.NodeDiedError,
+    ray_errors.OutOfMemoryError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.ObjectLostError,
+)
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One call.
+
+    Args:
+        number: what the worker calls it.
+        value: Ray's reference to what it leaves.
+        reply: to how it ended.
+        ended: the same, as a future.
+        parents: the calls whose values it takes, until it ends.
+    """
+
+    number: int
+    value: Any
+    reply: Any
+    ended: "Future[Any]"
+    parents: list["Entry"] = field(default_factory=list)
+
+
+class Calls:
+    """Does what the worker says.
+
+    Args:
+        wire: to the worker.
+        address: of the cluster's control store; None behind Ray Client.
+        options: the executor's.
+    """
+
+    def __init__(self, wire: Wire, address: str | None, options: Options) -> None:
+        self._wire = wire
+        self._tasks = Tasks(options.tasks_per_worker)
+        self._entries: dict[int, Entry] = {}
+        self._mailbox, self._letters = open_mailbox(address is not None)
+        self._inbox = Inbox(partial(wire.send, "lines"))
+        self._watch = Watch(
+            ClientCluster() if address is None else DirectCluster(address, find_token(options)[0]), wire
+        )
+        wire.send("ready", f"Ray {ray.__version__}", self._watch.nodes)
+
+    def serve(self) -> None:
+        """Serves until the worker closes its end."""
+        for work in (self._watch.run, self._read_letters):
+            threading.Thread(target=work, daemon=True).start()
+        for kind, *details in self._wire:
+            getattr(self, f"_{kind}")(*details)
+
+    def _submit(self, number: int, payload: bytes, need: Need, parents: list[int], timed: bool) -> None:
+        taken = [self._entries[parent] for parent in parents]
+        try:
+            task = self._tasks.for_need(need)
+        except ValueError as error:
+            self._wire.send("failed", number, "ResourcesUnavailable", f"Ray cannot give what a stage asks for: {error}")
+            return
+        value, reply = task.remote(self._mailbox, number, payload, timed, *[parent.value for parent in taken])
+        ended = reply.future()
+        entry = self._entries[number] = Entry(number, value, reply, ended, taken)
+        ended.add_done_callback(partial(self._end, entry))
+
+    def _cancel(self, number: int) -> None:
+        if (entry := self._entries.get(number)) is not None and not entry.ended.done():
+            ray.cancel(entry.reply, force=True)
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._entries.pop(number, None)
+
+    def _fetch(self, fetching: int, number: int) -> None:
+        threading.Thread(target=self._send_value, args=(fetching, self._entries[number].value), daemon=True).start()
+
+    def _send_value(self, fetching: int, value: Any) -> None:
+        try:
+            content = pickle.dumps(ray.get(value), protocol=5)
+        except Exception as error:
+            self._wire.send("value", fetching, None, f"the value is gone from the cluster: {_short(error)}")
+        else:
+            self._wire.send("value", fetching, content, "")
+
+    def _end(self, entry: Entry, ended: "Future[Any]") -> None:
+        """Tells how a call ended; on a thread of Ray's."""
+        if (error := ended.exception()) is not None:
+            threading.Thread(target=self._explain, args=(entry, error), daemon=True).start()
+            return
+        entry.parents = []
+        key, sent, unsure, outcome = ended.result()
+        self._inbox.close(key, sent, unsure, lambda seen: self._wire.send("ended", entry.number, outcome, seen))
+
+    def _explain(self, entry: Entry, error: BaseException) -> None:
+        """Tells why a call has no outcome of its own."""
+        if any(_failed(parent) for parent in entry.parents):
+            self._wire.send("early", entry.number)
+        elif isinstance(error, _DEATHS):
+            if not self._watch.look_closely():
+                self._wire.send("died", entry.number, _how(error))
+        else:
+            self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run the call: {_short(error)}")
+        entry.parents = []
+
+    def _read_letters(self) -> None:
+        """Takes what the mailbox has, for ever."""
+        while True:
+            try:
+                letters = ray.get(self._letters.take.remote())
+            except ray_errors.RayError:
+                time.sleep(1)  # it is being started again, or the cluster is gone
+                continue
+            for kind, *details in letters:
+                if kind == "began":
+                    self._wire.send("began", *details)
+                else:
+                    self._inbox.take(*details)
+
+
+def _failed(entry: Entry) -> bool:
+    """Whether a call has no outcome of its own."""
+    return entry.ended.exception(timeout=5) is not None
+
+
+def _how(error: BaseException) -> str:
+    if isinstance(error, ray_errors.OutOfMemoryError):
+        return f"its node ran out of memory, and Ray killed it: {_short(error)}"
+    if isinstance(error, ray_errors.ObjectLostError):
+        return f"a value that it takes is gone, and could not be made again: {_short(error)}"
+    return _short(error)
+
+
+def _short(error: BaseException) -> str:
+    """Returns what an error says, without Ray's advice to its own users."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

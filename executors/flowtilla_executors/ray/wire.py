@@ -1,0 +1,62 @@
+"""Messages between the worker and its driver process: pickled tuples over a socket, each behind its length."""
+
+import pickle
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+_LENGTH = struct.Struct("!Q")
+
+
+def packed(message: tuple[Any, ...]) -> bytes:
+    """Returns a message as it travels."""
+    content = pickle.dumps(message, protocol=5)
+    return _LENGTH.pack(len(content)) + content
+
+
+class Unpacker:
+    """Puts messages together from the pieces in which they arrive."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
+        """Takes a piece; returns the messages that it completes."""
+        self._received += data
+        while len(self._received) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            with memoryview(self._received) as view:
+                message = pickle.loads(view[_LENGTH.size : end])
+            del self._received[:end]
+            yield message
+
+
+class Wire:
+    """The driver process's end: blocking, for any thread."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._sending = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        """Sends a message; in vain when the worker is gone, of which the end of the iteration tells."""
+        data = packed(message)
+        with self._sending, suppress(OSError):
+            self._socket.sendall(data)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Gives the messages that arrive, until the worker closes its end."""
+        unpacker = Unpacker()
+        while data := self._receive():
+            yield from unpacker.feed(data)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(256 * 1024)
+        except ConnectionError:
+            return b""

@@ -1,0 +1,306 @@
+"""The Dask executor's cluster: how it dies, what it leaves behind, and who can reach it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import executor_functions as f  # noqa: E402
+from dask_cluster import dask_cluster, start_scheduler, start_worker  # noqa: E402
+from executor_bench import Bench, call  # noqa: E402
+from fleet import until  # noqa: E402
+from flowtilla.errors import ClusterLost, ClusterUnreachable  # noqa: E402
+from flowtilla_executors.dask import DaskExecutor  # noqa: E402
+
+#: Seconds within which a cluster's death must be known.
+KNOWN = 10.0
+
+
+@pytest.fixture
+def benches():
+    """Executors of a test's own, closed after it."""
+    made = []
+
+    def make(**settings):
+        made.append(Bench(DaskExecutor(**settings)))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+def scheduler_of(bench):
+    return bench.executor.session._client.scheduler.address
+
+
+def session_of(pid):
+    """Returns the processes of the session that a process leads."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def head_of(bench):
+    return bench.executor.session._cluster._process.pid
+
+
+def lost(bench):
+    """Waits for the word that the cluster is lost, and returns it with the seconds that took."""
+    began = time.monotonic()
+    error = bench.run(bench.executor.lost())
+    return error, time.monotonic() - began
+
+
+def test_a_dead_scheduler_is_told(benches, tmp_path):
+    """Whoever waits for an outcome or a value learns within ten seconds that the cluster is gone, and how it went."""
+    bench = benches(cpus=2)
+    kept = bench.finished(call(f.give, [1]))
+    running = bench.submit(call(f.start_and_wait, str(tmp_path / "started")))
+    bench.until((tmp_path / "started").exists, "the stage did not begin")
+
+    os.kill(head_of(bench), signal.SIGKILL)
+    error, seconds = lost(bench)
+
+    assert isinstance(error, ClusterLost)
+    assert "SIGKILL" in str(error)
+    assert seconds < KNOWN
+    with pytest.raises(ClusterLost, match="SIGKILL"):
+        bench.outcome(running)
+    with pytest.raises(ClusterLost):
+        bench.fetch(kept)
+    with pytest.raises(ClusterLost):
+        bench.outcome(bench.submit(call(f.give, 1)))
+
+
+def test_a_lost_cluster_is_closed_soon_and_started_again(benches):
+    """In the same process."""
+    bench = benches(cpus=1)
+    os.kill(head_of(bench), signal.SIGKILL)
+    lost(bench)
+
+    began = time.monotonic()
+    bench.close()
+    assert time.monotonic() - began < 5
+    bench.start()
+
+    assert bench.value(call(f.give, 1)) == 1
+
+
+def test_a_hanging_scheduler_is_told(benches):
+    """One that answers nothing is as good as dead."""
+    bench = benches(cpus=1)
+    os.kill(head_of(bench), signal.SIGSTOP)
+
+    error, seconds = lost(bench)
+
+    assert "does not answer" in str(error)
+    assert seconds < KNOWN
+
+
+def test_a_cluster_without_workers_is_told(benches, tmp_path):
+    """All worker processes and their nannies gone, for longer than they take to come back."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        worker = start_worker(tmp_path, stack, address, "only")
+        bench = benches(cluster_address=address)
+        waiting = bench.submit(call(f.wait_for_ever))
+
+        os.killpg(worker.pid, signal.SIGKILL)
+        error, seconds = lost(bench)
+
+        assert "no worker" in str(error)
+        assert address in str(error)
+        assert seconds < KNOWN
+        with pytest.raises(ClusterLost):
+            bench.outcome(waiting)
+        bench.close()
+
+
+def test_one_dead_worker_is_no_lost_cluster(benches, tmp_path):
+    """Its calls run on the others."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        workers = [start_worker(tmp_path, stack, address, f"worker-{number}") for number in range(2)]
+        until(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 2)
+        bench = benches(cluster_address=address)
+        kept = [bench.finished(call(f.give, [number])) for number in range(6)]
+        running = [bench.submit(call(f.wait_for, str(tmp_path / "go"))) for _ in range(2)]
+
+        os.killpg(workers[0].pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+
+        assert [bench.outcome(handle).failure for handle in running] == [None, None]
+        assert [bench.fetch(handle) for handle in kept] == [[number] for number in range(6)]
+        bench.close()
+
+
+def test_a_restarted_scheduler_is_a_lost_cluster(benches, tmp_path):
+    """What was there before it is gone; the executor joins it when it is started again."""
+    with ExitStack() as stack:
+        with ExitStack() as first:
+            address = start_scheduler(tmp_path, first)
+            start_worker(tmp_path, first, address, "one")
+            bench = benches(cluster_address=address)
+        error, _ = lost(bench)
+        assert "closed the connection" in str(error)
+        bench.close()
+        start_scheduler(tmp_path, stack, "--port", address.rpartition(":")[2])
+        start_worker(tmp_path, stack, address, "one")
+        bench.start()
+
+        assert bench.value(call(f.give, 1)) == 1
+        bench.close()
+
+
+def test_nobody_there_is_said_soon(benches):
+    """With the address, and what to check."""
+    bench = Bench(DaskExecutor(cluster_address="tcp://127.0.0.1:1"))
+    began = time.monotonic()
+
+    with pytest.raises(ClusterUnreachable, match=r"tcp://127\.0\.0\.1:1 cannot be reached.*cluster_address"):
+        bench.start()
+
+    assert time.monotonic() - began < KNOWN
+
+
+def test_a_cluster_without_workers_cannot_be_joined(tmp_path):
+    """The message says how to start some."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+
+        with pytest.raises(ClusterUnreachable, match=r"no workers: start some with `dask worker tcp://"):
+            Bench(DaskExecutor(cluster_address=address)).start()
+
+
+def test_two_executors_live_side_by_side(benches, tmp_path):
+    """In one process, on clusters of their own or on the same."""
+    with dask_cluster(tmp_path) as settings:
+        here, there, too = benches(cpus=1), benches(**settings), benches(**settings)
+        assert [bench.value(call(f.give, number)) for number, bench in enumerate((here, there, too))] == [0, 1, 2]
+
+        there.close()
+
+        assert too.value(call(f.give, 3)) == 3
+        assert here.value(call(f.give, 4)) == 4
+        too.close()
+
+
+def test_a_local_cluster_listens_on_loopback_only(benches):
+    """Every socket of every process."""
+    bench = benches(cpus=2, dashboard=True, dashboard_port=0)
+
+    listening = set()
+    for pid in session_of(head_of(bench)):
+        inodes = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                    listening.add(fields[1].partition(":")[0])
+
+    assert listening == {"0100007F"}
+
+
+def test_closing_leaves_nothing(benches, tmp_path, monkeypatch):
+    """No process, not even what a stage started, and no file."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bench = benches(cpus=2)
+    session, child = head_of(bench), tmp_path / "child"
+    bench.submit(call(f.start_subprocess, str(child)))
+    bench.until(lambda: child.exists() and child.read_text(), "the stage did not begin")
+    assert len(session_of(session)) >= 4
+
+    bench.close()
+
+    assert session_of(session) == []
+    assert list(tmp_path.iterdir()) == [child]
+
+
+OWNER = """
+import asyncio, json, os, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from executor_bench import call
+import executor_functions as f
+from flowtilla_executors.dask import DaskExecutor
+
+async def main():
+    async with DaskExecutor(cpus=1) as executor:
+        executor.submit(call(f.start_subprocess, sys.argv[2]))
+        print(executor.session._cluster._process.pid, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_end_of_the_owner_leaves_nothing(number, tmp_path):
+    """However its process ends, the cluster's processes, those of stages, and the files go."""
+    child, temporary = tmp_path / "child", tmp_path / "tmp"
+    temporary.mkdir()
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, json.dumps(sys.path), str(child)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    session = int(owner.stdout.readline())
+    until(lambda: child.exists() and child.read_text())
+
+    owner.send_signal(number)
+    owner.communicate()
+
+    until(lambda: session_of(session) == [])
+    assert list(temporary.iterdir()) == []
+
+
+def test_signals_stay_the_owners(benches):
+    """Dask takes no handler of this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    benches(cpus=1)
+
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_the_environment_stays_as_it_was(benches):
+    """Dask's nannies set variables for their workers; not here."""
+    before = dict(os.environ)
+    benches(cpus=1)
+
+    assert dict(os.environ) == before
+
+
+def test_starting_does_not_hold_up_the_event_loop(tmp_path):
+    """Whoever else lives in it goes on."""
+
+    async def live() -> float:
+        worst, last = 0.0, time.monotonic()
+
+        async def beat() -> None:
+            nonlocal worst, last
+            while True:
+                await asyncio.sleep(0.01)
+                worst, last = max(worst, time.monotonic() - last), time.monotonic()
+
+        beating = asyncio.create_task(beat())
+        async with DaskExecutor(cpus=1):
+            pass
+        beating.cancel()
+        return worst
+
+    assert asyncio.run(live()) < 1.0

@@ -1,0 +1,140 @@
+"""A Ray cluster that dies is a fact, told within ten seconds; the worker's process lives on."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ray_processes import drivers, members
+
+import executor_functions as f
+from executor_bench import Bench, call
+from flowtilla.errors import ClusterLost
+from flowtilla.settings import ExecutorSettings
+from flowtilla_executors.registry import create
+from ray_cluster import started
+
+#: Seconds within which a loss is told.
+BOUND = 10.0
+
+
+def bench(**settings: Any) -> Bench:
+    """Returns a Ray executor, started."""
+    made = Bench(create(ExecutorSettings.model_validate({"target": "ray", **settings})))
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Bench]:
+    """An executor with a cluster of its own, which every test here kills and starts again."""
+    made = bench(cpus=1, object_store_memory="100MB")
+    yield made
+    made.close()
+
+
+def lose(executor: Bench, pid: int, waiting: list[Any]) -> ClusterLost:
+    """Kills a process, and returns what the executor says of it in time; whoever waits for a call hears it too."""
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    error = executor.run(executor.executor.lost())
+    assert time.monotonic() - begun < BOUND
+    for handle in waiting:
+        with pytest.raises(ClusterLost, match=re.escape(str(error))):
+            executor.outcome(handle)
+    assert executor.run(asyncio.sleep(0, "alive")) == "alive"
+    return error
+
+
+def again(executor: Bench) -> None:
+    """Closes an executor that lost its cluster, in time, and starts it again."""
+    begun = time.monotonic()
+    executor.close()
+    assert time.monotonic() - begun < 5
+    executor.start()
+    assert executor.value(call(f.give, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [
+        ("raylet/raylet", "the local Ray cluster is lost: the raylet of this node, at 127.0.0.1:.* is dead"),
+        ("gcs/gcs_server", r"the local Ray cluster is lost: its control store \(GCS\) at 127.0.0.1:.* does not answer"),
+    ],
+)
+def test_a_local_cluster_that_dies_is_lost(local: Bench, victim: str, said: str, tmp_path: Path) -> None:
+    """The error names what died; calls that wait, and those that come after, hear it; the executor starts again."""
+    began = tmp_path / "began"
+    running = local.submit(call(f.start_and_wait, str(began)))
+    local.until(began.exists, "the call did not begin")
+    waiting = local.submit(call(f.give, 1))
+    [session] = drivers()
+    [pid] = members(session, victim)
+
+    error = lose(local, pid, [running, waiting])
+
+    assert re.match(said, str(error))
+    with pytest.raises(ClusterLost):
+        local.result(call(f.give, 2))
+    again(local)
+
+
+def test_a_driver_process_that_dies_is_a_lost_cluster(local: Bench, tmp_path: Path) -> None:
+    """Nothing of its cluster stays behind."""
+    finished = local.finished(call(f.give, "x" * 100_000))
+    [pid] = drivers()
+
+    error = lose(local, pid, [local.submit(call(f.give, 1))])
+
+    assert "its driver process ended" in str(error)
+    with pytest.raises(ClusterLost):
+        local.fetch(finished)
+    again(local)
+    assert members(pid) == []
+
+
+@pytest.mark.parametrize("victim", ["raylet/raylet", "gcs/gcs_server"])
+def test_a_joined_cluster_that_dies_is_lost(victim: str, tmp_path: Path) -> None:
+    """The executor can be closed, and says on starting that there is no cluster."""
+    with started(tmp_path, cpus=1) as cluster:
+        joined = bench(**cluster.settings)
+        running = joined.submit(call(time.sleep, 100))
+        [pid] = members(cluster.nodes[0].pid, victim)
+
+        error = lose(joined, pid, [running])
+        begun = time.monotonic()
+        joined.close()
+
+    assert f"the Ray cluster at {cluster.address} is lost" in str(error)
+    assert time.monotonic() - begun < 5 + 5
+
+
+def test_calls_move_when_one_node_of_several_dies(tmp_path: Path) -> None:
+    """A node's death is not the cluster's: what ran there runs elsewhere, and what it kept is made again."""
+    with started(tmp_path, cpus=1, resources={"wheels": 1}, host="127.0.0.2") as cluster:
+        first = cluster.add_node(resources={"wings": 1})
+        joined = bench(**cluster.settings)
+        began, released = tmp_path / "began", tmp_path / "released"
+        kept = joined.finished(call(f.give, list(range(100_000)), resources={"wings": 1}))
+        running = joined.submit(call(f.meet, str(began), str(released), resources={"wings": 1}))
+        joined.until(began.exists, "the call did not begin")
+
+        cluster.end(first)
+        began.unlink()
+        cluster.add_node(resources={"wings": 1})
+        joined.until(began.exists, "the call did not begin again")
+        released.touch()
+
+        assert joined.outcome(running).value is True
+        assert joined.fetch(kept) == list(range(100_000))
+        joined.close()

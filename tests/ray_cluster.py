@@ -1,0 +1,163 @@
+"""Ray clusters started with the `ray` command, as operators start them, on this machine's loopback."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowtilla_executors.ray import session
+
+#: Seconds until a node is up.
+PATIENCE = 60.0
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "AUTOSCALER_METRIC_PORT": "0",
+    "DASHBOARD_METRIC_PORT": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass
+class RayCluster:
+    """A cluster of several nodes, all on this machine.
+
+    Args:
+        folder: where the nodes' output goes.
+        environment: of the nodes.
+        address: where its control store is.
+        client_port: where its Ray Client server is, or soon will be.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+    address: str
+    client_port: int
+    nodes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The executor settings that reach it."""
+        token = self.environment.get("RAY_AUTH_TOKEN_PATH")
+        return {"cluster_address": self.address} | ({"auth_token_path": token} if token else {})
+
+    @property
+    def host(self) -> str:
+        """The head's address."""
+        return self.address.rpartition(":")[0]
+
+    def client(self) -> dict[str, Any]:
+        """Returns the executor settings that reach it through Ray Client, once its server is there."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection((self.host, self.client_port)).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "there is no Ray Client server"
+                time.sleep(0.05)
+            else:
+                return self.settings | {"cluster_address": f"ray://{self.host}:{self.client_port}"}
+
+    def add_node(self, *options: str, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
+        """Starts a node, the first one as the head, and returns the pid of its `ray start`."""
+        log = self.folder / f"node-{len(self.nodes)}.log"
+        host = self.host if not self.nodes else f"127.0.0.{len(self.nodes) + 10}"
+        ray = Path(sys.executable).with_name("ray")
+        command = [str(ray), "start", "--block", f"--node-ip-address={host}"]
+        command += [
+            f"--num-cpus={cpus:g}",
+            "--num-gpus=0",
+            f"--resources={json.dumps(resources or {})}",
+            "--object-store-memory=300000000",
+        ]
+        command += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+        command += options or [f"--address={self.address}"]
+        # Despite its name: 0 keeps Ray from taking this machine's other address for 127.0.0.1.
+        loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if host == "127.0.0.1" else "1"}
+        with log.open("wb") as output:
+            node = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment, **loopback},
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        self._await(node, log, "--block")
+        return node.pid
+
+    def end(self, node: int) -> None:
+        """Kills all processes of a node, by the pid of its `ray start`."""
+        session.end(node)
+        next(each for each in self.nodes if each.pid == node).wait()
+
+    @staticmethod
+    def _await(node: "subprocess.Popen[bytes]", log: Path, sign: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while sign not in log.read_text():
+            assert node.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+
+
+@contextmanager
+def started(
+    folder: Path,
+    cpus: float = 2,
+    resources: dict[str, float] | None = None,
+    guarded: bool = True,
+    host: str = "127.0.0.1",
+) -> Iterator[RayCluster]:
+    """Starts a cluster of one node, and ends all its nodes at the end.
+
+    Args:
+        folder: takes what the nodes print.
+        cpus, resources: of the head.
+        guarded: whether it asks for a token.
+        host: the head's address; only one other than 127.0.0.1 takes further nodes.
+    """
+    with ExitStack() as stack:
+        # Not in `folder`: the paths of Ray's sockets must be short.
+        short = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
+        )
+        environment = {**_ENVIRONMENT, "RAY_AUTH_MODE": "token" if guarded else "disabled"}
+        if guarded:
+            token = folder / f"token-{secrets.token_hex(4)}"
+            token.write_text(secrets.token_hex(32))
+            environment["RAY_AUTH_TOKEN_PATH"] = str(token)
+        port, client_port = _free_port(), _free_port()
+        cluster = RayCluster(folder, environment, f"{host}:{port}", client_port)
+        stack.callback(lambda: [cluster.end(node.pid) for node in reversed(cluster.nodes)])
+        cluster.add_node(
+            "--head",
+            f"--port={port}",
+            f"--temp-dir={short}",
+            "--include-dashboard=false",
+            f"--ray-client-server-port={client_port}",
+            cpus=cpus,
+            resources=resources,
+        )
+        yield cluster
+
+
+@contextmanager
+def ray_cluster(folder: Path, cpus: float = 2, resources: dict[str, float] | None = None) -> Iterator[dict[str, Any]]:
+    """Starts a cluster and gives the executor settings that reach it."""
+    with started(folder, cpus, resources) as cluster:
+        yield cluster.settings
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
