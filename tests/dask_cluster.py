@@ -62,6 +62,7 @@ def start_worker(
 def start(folder: Path, stack: ExitStack, command: str, *arguments: str) -> "subprocess.Popen[bytes]":
     """Starts a `dask` command in a session of its own, all of which ends with the stack."""
     env = os.environ | CONFIGURATION | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    env["DASK_TEMPORARY_DIRECTORY"] = str(folder)
     with (folder / f"{command}.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "dask", command, *arguments],

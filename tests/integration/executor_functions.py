@@ -221,7 +221,9 @@ def start_subprocess(file):
     wait_for_ever()
 
 
-def wait_for(file):
+def wait_for(file, begun=None):
+    if begun is not None:
+        Path(begun).touch()
     end = time.monotonic() + 30
     while time.monotonic() < end and not Path(file).exists():
         time.sleep(0.01)

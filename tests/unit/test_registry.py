@@ -9,7 +9,7 @@ from flowtilla.errors import ConfigurationError
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Executor
 from flowtilla_executors.local import LocalExecutor
-from flowtilla_executors.registry import ALIASES, EXECUTORS, create
+from flowtilla_executors.registry import ALIASES, EXECUTORS, Entry, create
 
 
 class Mine(Executor):
@@ -36,11 +36,19 @@ def made(**settings):
 
 @pytest.mark.parametrize(
     "target",
-    [None, "local", "flowtilla_executors.local.LocalExecutor", "flowdapt.compute.executor.local.LocalExecutor"],
+    ["local", "flowtilla_executors.local.LocalExecutor", "flowdapt.compute.executor.local.LocalExecutor"],
 )
 def test_names_of_the_local_executor(target):
-    """No name, the short one, ours, and Flowdapt's mean the same."""
+    """The short one, ours, and Flowdapt's mean the same."""
     assert type(made(target=target)) is LocalExecutor
+
+
+def test_the_default_is_the_first_that_is_installed(monkeypatch):
+    """Ray; Local where there is no Ray."""
+    assert made().kind == "ray"
+    table = dict(EXECUTORS) | {"ray": Entry("flowtilla_executors.ray:RayExecutor", "no_such_library")}
+    monkeypatch.setattr("flowtilla_executors.registry.EXECUTORS", table)
+    assert made().kind == "local"
 
 
 def test_every_row_leads_to_a_class():
@@ -78,7 +86,7 @@ def test_options_are_read_as_annotated():
     ("settings", "message"),
     [
         ({"target": "lokal"}, "there is no executor 'lokal'; did you mean 'local'"),
-        ({"target": "slurm"}, "there is no executor 'slurm'; known here: local"),
+        ({"target": "slurm"}, "there is no executor 'slurm'; known here: dask, local, ray"),
         ({"target": "nowhere.Executor"}, "the executor 'nowhere.Executor' cannot be imported: No module named"),
         ({"target": "flowtilla_executors.local.Nothing"}, "cannot be imported"),
         ({"target": "collections.OrderedDict"}, "is not a subclass of flowtilla_executors.Executor"),

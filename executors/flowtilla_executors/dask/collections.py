@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from dask.base import unpack_collections
 from distributed import Client, Future, futures_of, get_client, secede, wait
 
-from flowtilla_executors.values import Snapshot, Uncomputed, snapshot
+from flowtilla_executors.dask.owning import alone
+from flowtilla_executors.values import Snapshot, Uncomputed, lent, snapshot
 
 #: Seconds until a wait for the parts of a collection looks whether its stage was stopped.
 _LOOK = 0.5
@@ -47,13 +49,16 @@ class Persisted:
 
 
 def keep(value: Any) -> Snapshot:
-    """Returns the value as it is now; a Dask collection is computed first.
+    """Returns the value as it is now; a Dask collection is computed first, an array that nobody holds is not copied.
 
     Raises:
         Uncomputed: a part of a collection raised.
         Exception: the value cannot be pickled.
     """
-    return _persisted(value) if _holds_collection(value) else snapshot(value)
+    references = sys.getrefcount(value)
+    if _holds_collection(value):
+        return _persisted(value)
+    return lent(value) if alone(value, references) else snapshot(value)
 
 
 def held(client: Client, keys: Sequence[Any]) -> list[Future]:

@@ -35,6 +35,8 @@ class Handle:
         self.parts: list[Future] = []
         #: How the processes that it ran in died.
         self.deaths: list[str] = []
+        #: Ends the call when it takes too long.
+        self.clock: asyncio.TimerHandle | None = None
         #: Settles the call when its task ends.
         self.following: asyncio.Task[None] | None = None
         self._lost: ClusterLost | None = None
@@ -73,6 +75,13 @@ class Handle:
         assert self.outcome is not None
         return self.outcome
 
+    def stop_clock(self) -> None:
+        """Forgets the time at which the call takes too long."""
+        if self.clock is not None:
+            self.clock.cancel()
+            self.clock = None
+
     def _end(self) -> None:
+        self.stop_clock()
         self.parents = ()
         self._done.set_result(None)

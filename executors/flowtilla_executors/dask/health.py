@@ -60,7 +60,7 @@ class Health:
                 next_look = time.monotonic() + _LOOK
                 try:
                     await self.look()
-                except (OSError, ValueError):
+                except Exception:
                     await asyncio.sleep(_GLANCE)  # the connection may be about to say why
                     return ClusterLost(self._ended() or f"{self.name} does not answer: it hangs, or the network is cut")
                 if self._without_workers():
@@ -71,7 +71,6 @@ class Health:
         if (how := self._death()) is not None:
             return f"the scheduler of {self.name} died: {how}"
         if self._client.status != "running":
-            how = self._death()
             return f"{self.name} closed the connection: its scheduler died or restarted, or the network was cut"
         return None
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flowtilla.errors import ExecutorError
+from flowtilla.errors import ExecutorClosed, ExecutorError
 from flowtilla_executors.dask import head
 from flowtilla_executors.dask.needs import CPU, GPU, MEMORY
 from flowtilla_executors.failures import ending
@@ -69,6 +70,8 @@ class LocalCluster:
         self._directory = PrivateDirectory(Path(tempfile.gettempdir()))
         self._log = self._directory.path / "log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
 
     def start(self) -> str:
         """Starts it and returns its address; blocks for as long as that takes.
@@ -79,13 +82,13 @@ class LocalCluster:
         reading, writing = os.pipe()
         with os.fdopen(reading) as report:
             try:
-                self._process = self._spawn(writing)
+                process = self._spawn(writing)
             finally:
                 os.close(writing)
-            assert self._process.stdin is not None
+            assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps(self._orders(writing)).encode() + b"\n")
-                self._process.stdin.flush()
+                process.stdin.write(json.dumps(self._orders(writing)).encode() + b"\n")
+                process.stdin.flush()
             answer = report.read()
         if not answer:
             raise ExecutorError(
@@ -100,6 +103,8 @@ class LocalCluster:
 
     def close(self) -> None:
         """Ends all of it at once, stages and what they started included."""
+        with self._lock:
+            self._closed = True
         if self._process is not None:
             # Before anybody waits for the process: until then its number, which is the group's, is not given away.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -110,8 +115,11 @@ class LocalCluster:
         self._directory.close()
 
     def _spawn(self, report: int) -> "subprocess.Popen[bytes]":
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
+        # The lock, since whoever gave up waiting for the start closes from another thread.
+        with self._lock, self._log.open("wb") as log:
+            if self._closed:
+                raise ExecutorClosed("the local Dask cluster was closed before it had started")
+            self._process = subprocess.Popen(
                 [sys.executable, "-c", head.START],
                 stdin=subprocess.PIPE,
                 stdout=log if self._plan.quiet else sys.stderr.fileno(),
@@ -119,6 +127,7 @@ class LocalCluster:
                 pass_fds=[report],
                 start_new_session=True,
             )
+            return self._process
 
     def _said(self) -> str:
         return "It said: " + self._log.read_text(errors="replace")[-_TAIL:] if self._plan.quiet else ""
@@ -138,6 +147,7 @@ class LocalCluster:
             "directory": str(self._directory.path),
             "report": report,
             "config": {
+                "temporary-directory": str(self._directory.path),
                 "distributed.scheduler.allowed-failures": LIVES - 1,
                 # So that stages may have child processes.
                 "distributed.worker.daemon": False,

@@ -3,27 +3,26 @@
 import asyncio
 import contextlib
 import itertools
-import os
 import secrets
-import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
+import dask
 from distributed import Client
-from distributed.scheduler import KilledWorker
 
 from flowtilla.errors import ClusterLost, ExecutorError
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, stop, task
+from flowtilla_executors.dask.endings import Endings, early
 from flowtilla_executors.dask.executor import DaskExecutor
 from flowtilla_executors.dask.handle import Handle
 from flowtilla_executors.dask.health import Health
 from flowtilla_executors.dask.local import LocalCluster
 from flowtilla_executors.dask.needs import COUNTED, demanded
-from flowtilla_executors.failures import cancelled, ending, failed, lost, timed_out
-from flowtilla_executors.outcome import LIVES, Failure, Outcome
-from flowtilla_executors.recorder import host
+from flowtilla_executors.failures import cancelled, failed, timed_out
+from flowtilla_executors.outcome import Failure, Outcome
 
 #: Bytes from which copying a value may hold up the event loop.
 _BIG = 1024 * 1024
@@ -31,11 +30,8 @@ _BIG = 1024 * 1024
 #: Seconds that leaving a cluster may take.
 _LEAVE = 3.0
 
-#: Seconds between a connection's end and the word that the cluster is lost.
-_VERDICT = 12.0
-
-#: Seconds until a nanny has told of a death.
-_OBITUARY = 2.0
+# A run's input may be large; whoever set its limit knows.
+dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 
 _DIGITS = str.maketrans("", "", "0123456789")
 
@@ -62,7 +58,7 @@ async def opened(settings: DaskExecutor, log_sink: LogSink, modules: Sequence[st
         await connection.prepare(client, name, modules, settings.env_vars, files, settings.grows)
         health = Health(client, name, cluster.death if cluster else lambda: None, settings.grows)
         await health.look()
-        return Session(settings, client, health, log_sink, stack.pop_all(), cluster)
+        return Session(settings, client, health, log_sink, stack.pop_all())
 
 
 class Session:
@@ -95,8 +91,8 @@ class Session:
         self._open: dict[str, Handle] = {}
         self._topic = channel.TOPICS + self._id
         self._client.subscribe_topic(self._topic, self._heard)
-        #: How worker processes died, by address.
-        self._deaths: dict[str, str] = {}
+        self._known: WeakValueDictionary[str, Handle] = WeakValueDictionary()
+        self._endings = Endings(self.lost)
         self._client.subscribe_topic(deaths.TOPIC, self._died)
         self._forbidden: list[str] = []
         self._forbidding: asyncio.Task[None] | None = None
@@ -144,10 +140,16 @@ class Session:
         if not handle.settled or not handle.has_value or handle.future is None:
             how = "failed" if handle.settled else "has not ended"
             raise ExecutorError(f"the call of stage {handle.call.context.stage!r} {how}: it has no value to take")
-        try:
-            kept = await self._client.gather(handle.future)
-        except Exception as error:
-            raise await self._verdict(error) from error
+        gathering = asyncio.ensure_future(self._client.gather(handle.future))
+        await asyncio.wait({gathering, self._watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not gathering.done():
+            gathering.cancel()
+            raise self._watching.result()
+        if gathering.cancelled() or (error := gathering.exception()) is not None:
+            raise await self._endings.within_verdict() or ExecutorError(
+                f"the value of stage {handle.call.context.stage!r} cannot be fetched from {self._health.name}: {error}"
+            )
+        kept = gathering.result()
         return await asyncio.to_thread(kept.value.load) if kept.value.size > _BIG else kept.value.load()
 
     async def cancel(self, handle: Handle) -> None:
@@ -175,38 +177,40 @@ class Session:
 
     def _heard(self, event: Any) -> None:
         key, what, content = channel.received(event)
-        handle = self._open.get(key)
-        if handle is None:
-            return
+        if what == "left":
+            # Also when a value that was lost has been made again.
+            if (handle := self._known.get(key)) is not None:
+                handle.parts = collections.held(self._client, content)
+        elif (handle := self._open.get(key)) is not None:
+            self._note(handle, what, content)
+
+    def _note(self, handle: Handle, what: str, content: Any) -> None:
         if what == "lines":
             self._log_sink(content)
         elif what == "ended":
             handle.said = content
-        elif what == "left":
-            handle.parts = collections.held(self._client, content)
         elif handle.call.timeout is not None:
+            # Anew, if it began before in a process that died.
+            handle.stop_clock()
             handle.started = content
-            self._loop.call_later(handle.call.timeout, self._overdue, handle, content)
+            handle.clock = self._loop.call_later(handle.call.timeout, self._overdue, handle)
 
     def _died(self, event: Any) -> None:
         death = event[1]
-        how = ending(death["code"])
-        self._deaths[death["address"]] = how
+        how = self._endings.died(death["address"], death["code"])
         for key in death["running"]:
             if (handle := self._open.get(key)) is not None:
                 handle.deaths.append(how)
 
-    def _overdue(self, handle: Handle, started: float) -> None:
-        # Not if the call has begun anew since, in another process.
-        if handle.started == started:
-            self._end_now(handle, timed_out(handle.call, started))
+    def _overdue(self, handle: Handle) -> None:
+        self._end_now(handle, timed_out(handle.call, handle.started))
 
     def _end_now(self, handle: Handle, outcome: Outcome) -> list[str]:
         """Ends a call whatever it does, and those ahead of it; returns the keys of the tasks that nobody wants now."""
         if handle.settled:
             return []
         handle.settle(outcome)
-        keys = [handle.key, *(key for child in list(handle.children) for key in self._end_now(child, _early()))]
+        keys = [handle.key, *(key for child in list(handle.children) for key in self._end_now(child, early()))]
         self._release(handle)
         return keys
 
@@ -231,61 +235,18 @@ class Session:
             priority=call.priority,
             resources=resources or None,
         )
-        self._open[handle.key] = handle
+        self._open[handle.key] = self._known[handle.key] = handle
 
     async def _follow(self, handle: Handle, payload: bytes, resources: dict[str, float]) -> None:
         """Settles a call when its task has ended."""
         try:
-            while (outcome := await self._ending(handle)) is None:
+            while (outcome := await self._endings.of(handle)) is None:
                 self._open.pop(handle.key, None)
                 self._send(handle, payload, resources)
         except Exception as error:  # a fault of ours must not let a run wait for ever
             outcome = failed(Failure.of(error), handle.started)
         handle.settle(outcome)
         self._open.pop(handle.key, None)
-
-    async def _ending(self, handle: Handle) -> Outcome | None:
-        """Returns how a call ended; None if it only stood beside another whose processes died."""
-        assert handle.future is not None
-        error = await handle.future.exception()
-        if handle.future.status == "finished":
-            return handle.said or lost(handle.call, "it ended, but how was not heard: the scheduler may be overloaded")
-        if handle.future.status != "error":
-            return await self._taken_back(handle)
-        if handle.call.ahead and any(one.future is None or one.future.status == "error" for one in handle.parents):
-            return _early()
-        if not isinstance(error, KilledWorker):
-            return failed(Failure.of(error), handle.started)
-        return await self._killed(handle, error)
-
-    async def _killed(self, handle: Handle, error: KilledWorker) -> Outcome | None:
-        """Returns the outcome of a call that was held by processes that died."""
-        address = error.last_worker.address
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_OBITUARY):
-                while address not in self._deaths:
-                    await asyncio.sleep(0.01)
-        if address not in self._deaths:
-            deaths = error.allowed_failures + 1
-            return lost(handle.call, f"{deaths} worker processes did, the last at {address}", handle.started)
-        if len(handle.deaths) < LIVES:
-            return None
-        how = f"{handle.deaths[-1]}; it was the {len(handle.deaths)}. process that died of it"
-        return lost(handle.call, how, handle.started)
-
-    async def _taken_back(self, handle: Handle) -> Outcome:
-        """Returns the outcome of a call that the scheduler dropped, unless that is because the cluster is gone."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_VERDICT):
-                await self.lost()  # which settles the call
-        return lost(handle.call, "the cluster dropped it: somebody restarted the cluster, or cancelled its tasks")
-
-    async def _verdict(self, error: Exception) -> ExecutorError:
-        """Returns what a failure to reach a value means."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_VERDICT):
-                return await self.lost()
-        return ExecutorError(f"a value cannot be fetched from {self._health.name}: {error}")
 
     async def _watch(self) -> ClusterLost:
         self._lost = error = await self._health.watch()
@@ -303,11 +264,6 @@ class Session:
             handle.future.release()
             handle.future = None
         handle.parts = []
-
-
-def _early() -> Outcome:
-    now = time.time()
-    return Outcome(now, now, host(), os.getpid(), early=True)
 
 
 async def _leave(client: Client) -> None:

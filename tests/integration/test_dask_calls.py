@@ -1,0 +1,295 @@
+"""Calls on Dask: what is stopped and what is not, what is kept and what is forgotten."""
+
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import dask_stages as s
+import executor_functions as f
+from dask_cluster import start_scheduler, start_worker
+from executor_bench import Bench, call, context, over
+from fleet import until
+from flowtilla.errors import ResourcesUnavailable
+from flowtilla_executors import Parent
+from flowtilla_executors.dask import DaskExecutor
+
+
+@pytest.fixture
+def benches():
+    """Executors of a test's own, closed after it."""
+    made = []
+
+    def make(**settings):
+        made.append(Bench(DaskExecutor(**settings)))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+@pytest.fixture(scope="module")
+def dask():
+    bench = Bench(DaskExecutor(cpus=2))
+    bench.start()
+    yield bench
+    bench.close()
+
+
+def on_scheduler(bench, look):
+    return bench.executor.session._client.run_on_scheduler(look)
+
+
+# Ahead
+
+
+def test_a_chain_is_submitted_ahead(dask):
+    """Calls run after those they refer to, without anybody waiting between."""
+    first = dask.submit(call(f.give, 1))
+    second = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), first)
+    third = dask.submit(call(f.add, Parent(0), Parent(1), ahead=True), first, second)
+
+    assert dask.outcome(third).value == 3
+
+
+def test_what_is_ahead_of_a_failure_is_early(dask):
+    """Down the whole chain; it can be submitted again."""
+    first = dask.submit(call(f.fail))
+    second = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), first)
+    third = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), second)
+
+    assert dask.outcome(first).failure.error == "executor_functions.Flaky"
+    assert dask.outcome(second).early
+    assert dask.outcome(third).early
+
+
+@pytest.mark.parametrize("end", ["cancelled", "late", "dead"])
+def test_what_is_ahead_of_a_stopped_call_is_early(dask, tmp_path, end):
+    """Nobody waits for ever for a parent that will not come."""
+    started = tmp_path / "started"
+    parent = call(f.kill_itself) if end == "dead" else call(f.start_and_wait, str(started))
+    parent = call(f.start_and_wait, str(started), timeout=0.3) if end == "late" else parent
+    first = dask.submit(parent)
+    second = dask.submit(call(f.give, Parent(0), ahead=True), first)
+    if end == "cancelled":
+        dask.until(started.exists, "the stage did not begin")
+        dask.cancel(first)
+
+    assert dask.outcome(first).failure is not None
+    assert dask.outcome(second).early
+
+
+# Stopping
+
+
+def test_code_that_catches_exceptions_is_stopped(dask, tmp_path):
+    """A cancelled stage is stopped by what `except Exception` lets through; its `finally` runs."""
+    over = tmp_path / "over"
+    handle = dask.submit(call(s.trap, str(over), timeout=0.3))
+
+    assert dask.outcome(handle).failure.error == "flowtilla.errors.StageTimeout"
+
+    until(over.exists)
+
+
+def test_a_map_is_stopped_between_items(dask, tmp_path):
+    """Not only the item that runs."""
+    handle = dask.submit(call(s.items_that_wait, str(tmp_path), items=over(list(range(1000)))))
+    dask.until(lambda: (tmp_path / "3").exists(), "the items do not run")
+
+    dask.cancel(handle)
+
+    assert dask.value(call(f.give, 1)) == 1
+    seen = []
+    until(lambda: seen.append(len(list(tmp_path.iterdir()))) or (len(seen) > 30 and seen[-1] == seen[-30]))
+    assert seen[-1] < 100
+
+
+def test_the_next_call_of_a_thread_is_not_hit(dask, tmp_path):
+    """However the end of a call and its cancellation fall together."""
+    for number in range(40):
+        handle = dask.submit(call(f.note, str(tmp_path / "notes"), str(number)))
+        time.sleep(number % 8 / 1000)
+        dask.cancel(handle)
+
+    assert [dask.result(call(f.give, number)).value for number in range(20)] == list(range(20))
+
+
+# Deaths
+
+
+def test_a_death_is_blamed_on_who_ran(benches, tmp_path):
+    """Of the calls that a worker held, the one that killed it is lost and the others go on."""
+    bench = benches(cpus=1)
+    doomed = bench.submit(call(f.kill_itself))
+    others = [bench.submit(call(f.give, number)) for number in range(20)]
+
+    assert bench.outcome(doomed).failure.lost
+    assert [bench.outcome(handle).value for handle in others] == list(range(20))
+
+
+def test_a_lost_value_is_made_again(benches, tmp_path):
+    """When the only worker that had it is gone; its lines and outcome come once."""
+    bench = benches(cpus=1)
+    made = bench.finished(call(f.talk_of, "a"))
+    process = bench.value(call(f.pid))
+    bench.result(call(f.kill_itself))
+
+    assert bench.value(call(f.pid)) != process
+    assert bench.fetch(made) is None
+    assert bench.value(call(s.kind, Parent(0)), made) == "NoneType"
+    assert bench.lines == []
+
+
+def test_a_worker_without_nanny_serves(benches, tmp_path):
+    """What it dies of is told as well as it can be."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        for number in range(3):
+            start_worker(tmp_path, stack, address, f"bare-{number}", None, "--no-nanny")
+        until(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 3)
+        bench = benches(cluster_address=address, autoscales=True)
+
+        assert bench.value(call(f.give, 1)) == 1
+        doomed = bench.submit(call(f.kill_itself))
+
+        assert bench.outcome(doomed).failure.lost
+        bench.close()
+
+
+# Room
+
+
+def test_more_cpus_than_a_worker_has_are_refused(dask):
+    """With what to set."""
+    with pytest.raises(ResourcesUnavailable, match=r"asks for cpus=2.*set `threads`"):
+        dask.submit(call(f.give, cpus=2))
+
+
+def test_several_cpus_are_counted_where_a_worker_has_threads(benches, tmp_path):
+    """A call of two leaves no room for one of one."""
+    bench = benches(cpus=1, threads=2)
+    wide = bench.submit(call(f.wait_for, str(tmp_path / "go"), cpus=2))
+    narrow = bench.submit(call(f.note, str(tmp_path / "order"), "narrow"))
+    end = time.monotonic() + 0.5
+    bench.until(lambda: time.monotonic() > end, "time stands still")
+    assert not (tmp_path / "order").exists()
+
+    (tmp_path / "go").touch()
+
+    assert bench.outcome(wide).failure is None
+    assert bench.outcome(narrow).failure is None
+
+
+def test_memory_is_a_need(benches):
+    """A worker's limit is what it has."""
+    bench = benches(cpus=1, memory=1_000_000_000)
+
+    assert bench.result(call(f.give, 1, memory=500_000_000)).value == 1
+    with pytest.raises(ResourcesUnavailable, match=r"memory=1\.86GiB.*memory=0\.931GiB"):
+        bench.submit(call(f.give, memory=2_000_000_000))
+
+
+def test_an_autoscaling_cluster_is_waited_for(benches, tmp_path):
+    """What no worker can run now waits for one that can."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        bench = benches(cluster_address=address, autoscales=True)
+        handle = bench.submit(call(f.give, 7, resources={"wheels": 1}))
+
+        start_worker(tmp_path, stack, address, "late", {"wheels": 1})
+
+        assert bench.outcome(handle).value == 7
+        bench.close()
+
+
+def test_a_cluster_adapts(benches):
+    """From no process to some, and it is not lost meanwhile."""
+    bench = benches(adaptive={"min": 0, "max": 2})
+    assert bench.executor.info().cpus == 0
+
+    assert bench.value(call(f.give, 1)) == 1
+    bench.until(lambda: bench.executor.info().cpus, "no worker is seen")
+
+
+# What stays
+
+
+@pytest.mark.alarm(300)
+def test_ten_thousand_calls_leave_the_scheduler_as_it_was(benches):
+    """No task, no group, no event of ours, however many there were."""
+    bench = benches(cpus=2)
+
+    def state():
+        return on_scheduler(
+            bench,
+            lambda dask_scheduler: {
+                "tasks": len(dask_scheduler.tasks),
+                "groups": len(dask_scheduler.task_groups),
+                "prefixes": len(dask_scheduler.task_prefixes),
+                "events": sum(
+                    len(events)
+                    for topic, events in dask_scheduler.get_events().items()
+                    if topic.startswith("flowtilla-")
+                ),
+            },
+        )
+
+    def calls(count):
+        handles = [bench.submit(call(f.give, 1, context=context(f"stage{number}"))) for number in range(count)]
+        assert all(bench.outcome(handle).value == 1 for handle in handles)
+
+    calls(100)
+    until(lambda: state()["tasks"] == 0)
+    before = state()
+    for _ in range(10):
+        calls(1000)
+    until(lambda: state()["tasks"] == 0)
+
+    assert state() == before
+    assert before["events"] == 0
+    assert bench.executor.session._open == {}
+
+
+def test_a_value_is_forgotten_with_its_handle(benches):
+    """And not before."""
+    bench = benches(cpus=1)
+    handle = bench.finished(call(f.give, [1]))
+    assert on_scheduler(bench, lambda dask_scheduler: len(dask_scheduler.tasks)) == 1
+    assert bench.fetch(handle) == [1]
+
+    del handle
+
+    until(lambda: on_scheduler(bench, lambda dask_scheduler: len(dask_scheduler.tasks)) == 0)
+
+
+def test_many_lines_come_once_and_in_order(dask):
+    """Whether they come while the stage runs or with its end."""
+    dask.lines.clear()
+    outcome = dask.result(call(f.talk_much, 5000))
+
+    messages = [line.message for line in [*dask.lines, *outcome.logs]]
+
+    assert messages == [f"line {number}" for number in range(5000)]
+
+
+def test_objects_outlive_who_put_them(benches, tmp_path):
+    """They are the cluster's: another executor finds them, and a worker's death takes none along."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "one")
+        first = benches(cluster_address=address)
+        first.finished(call(f.put_object, "shared", [1, 2]))
+        first.result(call(f.kill_itself))
+        first.close()
+
+        second = benches(cluster_address=address)
+
+        assert second.value(call(f.get_object, "shared")) == [1, 2]
+        second.close()

@@ -1,0 +1,180 @@
+"""Joining Dask clusters: by address, encrypted, unlike this process; and what is shipped to them."""
+
+import subprocess
+import sys
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import dask_stages as s
+import executor_functions as f
+from dask_cluster import dask_cluster, start_scheduler, start_worker
+from executor_bench import Bench, call
+from fleet import until
+from flowtilla.errors import ClusterMismatch, ClusterUnreachable, ConfigurationError, ResourcesUnavailable
+from flowtilla.settings import ExecutorSettings
+from flowtilla_executors import Parent
+from flowtilla_executors.dask import DaskExecutor
+from flowtilla_executors.gpus import devices
+from flowtilla_executors.registry import create
+
+
+@pytest.fixture
+def benches():
+    """Executors of a test's own, closed after it."""
+    made = []
+
+    def make(**settings):
+        made.append(Bench(create(ExecutorSettings.model_validate({"target": "dask", **settings}))))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return cert, key
+
+
+def test_a_tls_cluster_is_joined(benches, tmp_path, certificate):
+    """With the certificate files of the settings; without them it is refused soon."""
+    cert, key = map(str, certificate)
+    tls = ["--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key]
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack, "--protocol", "tls", *tls)
+        start_worker(tmp_path, stack, address, "one", None, *tls)
+        assert address.startswith("tls://")
+
+        bench = benches(cluster_address=address, tls_ca_file=cert, tls_cert=cert, tls_key=key)
+        assert bench.value(call(f.give, 1)) == 1
+        bench.close()
+
+        with pytest.raises(ClusterUnreachable, match="tls_ca_file"):
+            benches(cluster_address=address.replace("tls://", "tcp://"))
+
+
+def test_another_version_is_refused(benches, tmp_path, monkeypatch):
+    """With what differs, before any code travels."""
+    fake = tmp_path / "path" / "cloudpickle-0.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: cloudpickle\nVersion: 0.0.1\n")
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(str(fake.parent))
+            start_worker(tmp_path, stack, address, "old")
+
+        with pytest.raises(ClusterMismatch, match=r"is not like this worker: cloudpickle 0\.0\.1 there and"):
+            benches(cluster_address=address)
+
+
+def test_a_missing_module_is_refused(tmp_path):
+    """With its name, and why it cannot be imported."""
+    bench = Bench(DaskExecutor(cpus=1))
+
+    with pytest.raises(ClusterMismatch, match=r"cannot import.*nowhere_to_be_found \(ModuleNotFoundError"):
+        bench.run(bench.executor.start(lambda lines: None, ["nowhere_to_be_found"]))
+
+
+def test_modules_are_shipped(benches, tmp_path):
+    """A folder and a file, to workers that join later too, and anew when they have changed."""
+    package = tmp_path / "source" / "shipped_package"
+    package.mkdir(parents=True)
+    (package / "inner.py").write_text("WORD = 'inner'\n")
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "early")
+        for word in ("first", "second"):
+            (package / "__init__.py").write_text(f"WORD = {word!r}\n")
+            bench = benches(cluster_address=address, py_modules=[str(package)])
+            assert bench.value(call(s.shipped)) == [word, "inner"]
+            bench.close()
+
+        bench = benches(cluster_address=address, py_modules=[str(package)])
+        start_worker(tmp_path, stack, address, "late", {"late": 1})
+        bench.until(lambda: bench.executor.info().resources.get("late"), "the late worker is not seen")
+
+        assert bench.value(call(s.shipped, resources={"late": 1})) == ["second", "inner"]
+        bench.close()
+
+
+def test_what_cannot_be_shipped_is_refused(tmp_path):
+    """A path that is no module."""
+    (tmp_path / "data.txt").touch()
+
+    with pytest.raises(ConfigurationError, match=r"`py_modules` names .*data\.txt"):
+        Bench(DaskExecutor(cpus=1, py_modules=[str(tmp_path / "data.txt")])).start()
+
+
+def test_environment_variables_reach_an_existing_cluster(benches, tmp_path):
+    """Numbers too."""
+    with dask_cluster(tmp_path, cpus=1) as settings:
+        bench = benches(**settings, env_vars={"FLOWTILLA_TEST": 1})
+
+        assert bench.value(call(f.environment, "FLOWTILLA_TEST")) == "1"
+        bench.close()
+
+
+def test_the_dashboard_is_there_when_asked_for(benches):
+    """On the loopback."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    benches(cpus=1, dashboard=True, dashboard_port=port)
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as page:
+        assert page.status == 200
+
+
+@pytest.mark.alarm(240)
+def test_a_value_larger_than_a_workers_memory_goes_through_three_stages(benches):
+    """Its parts are spilled to disk where they do not fit."""
+    bench = benches(cpus=2, memory="400MB")
+    parts, megabytes = 60, 16
+
+    made = bench.finished(call(s.big, parts, megabytes))
+    more = bench.finished(call(s.incremented, Parent(0)), made)
+    del made
+    total = bench.value(call(s.summed, Parent(0)), more)
+
+    size = parts * megabytes * 1024 * 1024
+    assert size > 2 * 400_000_000
+    assert abs(total / size - 128) < 1  # bytes from 0 to 254, each one more
+
+
+def test_a_gpu_stage_sees_one_device(benches):
+    """Where there are some; and a stage that asks for none may see none."""
+    if not devices():
+        pytest.skip("this machine has no GPU")
+    bench = benches(cpus=2, gpus=1)
+
+    assert bench.value(call(s.device, gpus=1)) == devices()[0]
+    with pytest.raises(ResourcesUnavailable, match="gpus=2"):
+        bench.submit(call(s.device, gpus=2))
+
+
+def test_missing_devices_are_said(benches):
+    """With the setting that relaxes it; then it starts without."""
+    if devices():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigurationError, match=r"`gpus: 1`.*`require_gpus: false`"):
+        benches(cpus=1, gpus=1)
+
+    bench = benches(cpus=1, gpus=1, require_gpus=False)
+
+    assert bench.value(call(f.give, 1)) == 1
+    until(lambda: bench.executor.info().cpus == 1)
