@@ -49,7 +49,7 @@ constraints:
 	&& cp "$$fresh/constraints.txt" constraints.txt
 
 clean:
-	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .flowtilla examples/weather/.flowtilla
+	@rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .flowtilla examples/*/.flowtilla
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEV): $(VENV)/made.stamp pyproject.toml constraints.txt

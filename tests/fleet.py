@@ -51,10 +51,9 @@ class Fleet:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
             worker.wait()
-        if kind is not None:
-            # pytest shows it with the failure.
-            for name in self.workers:
-                print(f"--- {name} said:\n{self.said(name)}")
+        for name in self.workers:
+            # pytest shows it if the test failed.
+            print(f"--- {name} said:\n{self.said(name)}")
 
     def start(
         self,

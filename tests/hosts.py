@@ -17,7 +17,8 @@ _NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
 #: Makes a host of the namespaces it runs in: its name, its shared memory (and in that its home and temporary files),
 #: the names of the others. Then it is their first process, which ends when its starter does, and all others with it.
 _BOOT = """
-hostname "$1" && mount -t tmpfs tmpfs /dev/shm && printf "$2" >/dev/shm/hosts && mount --bind /dev/shm/hosts /etc/hosts &&
+hostname "$1" && mount -t tmpfs tmpfs /dev/shm &&
+printf "$2" >/dev/shm/hosts && mount --bind /dev/shm/hosts /etc/hosts &&
 exec "$3" -ISc 'import signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the orphans that it adopts leave no zombies
 print("up", flush=True)
@@ -26,7 +27,8 @@ sys.stdin.read()'
 
 #: What of all that a machine may refuse.
 _PROBE = """
-hostname probe && mount -t tmpfs tmpfs /dev/shm && ip link add bridge type bridge && ip link add port1 type veth peer name port2
+hostname probe && mount -t tmpfs tmpfs /dev/shm &&
+ip link add bridge type bridge && ip link add port1 type veth peer name port2
 """
 
 

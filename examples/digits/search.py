@@ -69,7 +69,7 @@ def worker(executor: str, url: str, log: Path) -> Iterator[Process]:
         )
     try:
         yield process
-    except BaseException:
+    except Exception:
         sys.stderr.write(log.read_text(errors="replace"))
         raise
     finally:
@@ -89,7 +89,7 @@ def follow(run: flowtilla.Run, client: flowtilla.Client, process: Process) -> No
     told = ""
     while not run.state.ended:
         if process.poll() is not None:
-            raise SystemExit("the worker has ended before the run")
+            raise flowtilla.errors.WorkerError("the worker has ended before the run")
         for record in client.workers():
             if record.cluster != told:
                 told = record.cluster

@@ -319,3 +319,24 @@ def test_another_worker_takes_the_runs_of_a_lost_cluster(fleet: Fleet, cluster: 
     assert (run.record.attempt, run.record.worker) == (2, "lasting")
     assert {one.name: one.ready for one in fleet.client.workers()} == {"losing": False, "lasting": True}
     assert len(fleet.marks()) == 1
+
+
+def test_what_several_workers_find_at_once_is_one_loss(fleet: Fleet, cluster: Cluster, redis: Redis) -> None:
+    """A run goes from one worker to the next while each finds their cluster gone: it is blamed once."""
+    other = Cluster(fleet.folder / "other")
+    fleet.start("one", executor=cluster.executor)
+    run = fleet.submit({"name": "gate"})
+    fleet.begun()
+    fleet.start("two", executor=other.executor)
+    until(lambda: all(one.ready for one in fleet.client.workers()))
+
+    cluster.is_("dead", "all of it")
+    fleet.begun(attempt=2)
+    other.is_("dead", "all of it")
+    until(lambda: run.state == "queued", seconds=BOUND)
+    cluster.is_("up")
+    fleet.begun(attempt=3)
+    fleet.open_gate()
+
+    assert run.result(timeout=30) == str(fleet.folder)
+    assert redis.hget(f"rq:job:{run.id}", "cluster_losses") == b"1"

@@ -128,7 +128,9 @@ def test_the_search_finds_the_same_on_every_executor(example: Example, executor:
     (example.folder / "grid.yaml").write_text(json.dumps(GRID))
     before = set(example.folder.rglob("*"))
 
-    shown = example.run("search.py", "--executor", executor)
+    console = "".join(blocks("README.md", "console"))
+    script, flag = re.findall(r"^\$ python examples/digits/(\S+) (\S+) ray$", console, re.MULTILINE)[0]
+    shown = example.run(script, flag, executor)
 
     assert "best of 6: svm, C=1, gamma=0.001" in shown
     assert f"cross-validated accuracy {accuracies[0]:.2%}, on held-back images 98.89%" in shown

@@ -4,12 +4,13 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from documents import ROOT
+from documents import ROOT, blocks
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors.registry import EXECUTORS, create
 
@@ -37,6 +38,26 @@ def test_every_option_is_in_its_table_with_its_default(name: str) -> None:
     assert all(unit for option, (_, unit) in shown.items() if option in MEASURED)
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/executors.md"])
+def test_every_executor_that_is_shown_can_be_made(document: str, tmp_path: Path) -> None:
+    """Its target exists and takes the options."""
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "worker.pem").touch()
+    (tmp_path / "worker.key").touch()
+    shown = [block.replace("/etc/flowtilla", str(tmp_path)) for block in blocks(document, "yaml")]
+    executors = [found for block in shown for found in executors_in(yaml.safe_load(block))]
+    assert len(executors) > 2
+    for settings in executors:
+        create(ExecutorSettings.model_validate(settings))
+
+
+def executors_in(data: Any) -> list[Any]:
+    """Returns the value of each key `executor` that stands anywhere in data."""
+    if not isinstance(data, dict):
+        return []
+    return [data["executor"]] if "executor" in data else [one for value in data.values() for one in executors_in(value)]
+
+
 def test_every_message_of_the_troubleshooting_is_one_that_is_said() -> None:
     """What people search the page for is in the code, word for word."""
     said = "\n".join(
@@ -50,5 +71,7 @@ def test_every_message_of_the_troubleshooting_is_one_that_is_said() -> None:
 def messages(module: ast.AST) -> Iterator[str]:
     """Yields the module's texts; `…` stands for what they are filled with."""
     for node in ast.walk(module):
-        if isinstance(node, ast.JoinedStr):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)

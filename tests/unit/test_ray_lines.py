@@ -27,13 +27,6 @@ def reader() -> Reader:
     return Reader()
 
 
-def test_a_call_that_sent_nothing_waits_for_nothing(reader: Reader) -> None:
-    """Its outcome goes on at once."""
-    reader.close(0)
-
-    assert reader.outcomes == [0]
-
-
 def test_an_outcome_waits_for_the_lines_before_it(reader: Reader) -> None:
     """It comes after the last line that was sent."""
     reader.close(2)

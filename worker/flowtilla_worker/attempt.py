@@ -191,11 +191,11 @@ class Attempt:
         found = [(int(fields[3]), fields[1].decode()) for _, fields in entries]
         return [(number, line) for number, line in found if number > after]
 
-    async def release(self, count: str | None = None) -> bool:
+    async def release(self, cluster_lost: bool = False) -> bool:
         """Hands the run back to the front of its queue.
 
         Args:
-            count: the job's field that counts attempts which ended like this one.
+            cluster_lost: whether that is because the cluster is gone, which is counted.
 
         Returns:
             Whether it was still this attempt's.
@@ -204,7 +204,7 @@ class Attempt:
         released = await self._writer.call(
             RELEASE,
             (keys.job(run_id), keys.LEASES, keys.registry("wip", queue), keys.queue(queue), keys.QUEUES),
-            (self.claim.token, run_id, keys.wake(queue), *([count] if count else [])),
+            (self.claim.token, run_id, keys.wake(queue), int(cluster_lost)),
         )
         return bool(released)
 

@@ -15,7 +15,7 @@ from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
 from flowtilla_executors.ray.lines import Inbox, open_mailbox
 from flowtilla_executors.ray.options import Need, Options
 from flowtilla_executors.ray.probe import find_token
-from flowtilla_executors.ray.task import Tasks
+from flowtilla_executors.ray.task import Tasks, unstored
 from flowtilla_executors.ray.wire import Wire
 
 #: What Ray says when a process ended under a call, or a value that the call takes is gone and cannot be made again.
@@ -60,12 +60,12 @@ class Calls:
         self._wire = wire
         self._tasks = Tasks(options.tasks_per_worker)
         self._entries: dict[int, Entry] = {}
-        self._mailbox, self._letters = open_mailbox(address is not None)
+        mailbox, self._letters = open_mailbox(address is not None)
         self._inbox = Inbox(partial(wire.send, "lines"))
         self._watch = Watch(
             ClientCluster() if address is None else DirectCluster(address, find_token(options)[0]), wire
         )
-        wire.send("ready", f"Ray {ray.__version__}", self._watch.nodes)
+        wire.send("ready", f"Ray {ray.__version__}", mailbox, self._watch.nodes)
 
     def serve(self) -> None:
         """Serves until the worker closes its end."""
@@ -74,14 +74,14 @@ class Calls:
         for kind, *details in self._wire:
             getattr(self, f"_{kind}")(*details)
 
-    def _submit(self, number: int, payload: bytes, need: Need, parents: list[int], timed: bool) -> None:
+    def _submit(self, number: int, payload: bytes, need: Need, parents: list[int]) -> None:
         taken = [self._entries[parent] for parent in parents]
         try:
             task = self._tasks.for_need(need)
         except ValueError as error:
             self._wire.send("failed", number, "ResourcesUnavailable", f"Ray cannot give what a stage asks for: {error}")
             return
-        value, reply = task.remote(self._mailbox, number, payload, timed, *[parent.value for parent in taken])
+        value, reply = task.remote(payload, *[parent.value for parent in taken])
         ended = reply.future()
         entry = self._entries[number] = Entry(number, value, reply, ended, taken)
         ended.add_done_callback(partial(self._end, entry))
@@ -99,7 +99,7 @@ class Calls:
 
     def _send_value(self, fetching: int, value: Any) -> None:
         try:
-            content = pickle.dumps(ray.get(value), protocol=5)
+            content = pickle.dumps(unstored(ray.get(value)), protocol=5)
         except Exception as error:
             self._wire.send("value", fetching, None, f"the value is gone from the cluster: {_short(error)}")
         else:
@@ -111,7 +111,11 @@ class Calls:
             threading.Thread(target=self._explain, args=(entry, error), daemon=True).start()
             return
         entry.parents = []
-        key, sent, unsure, outcome = ended.result()
+        reply = ended.result()
+        if isinstance(reply, bytes):
+            self._wire.send("ended", entry.number, reply, 0)
+            return
+        key, sent, unsure, outcome = reply
         self._inbox.close(key, sent, unsure, lambda seen: self._wire.send("ended", entry.number, outcome, seen))
 
     def _explain(self, entry: Entry, error: BaseException) -> None:
@@ -146,6 +150,11 @@ def _failed(entry: Entry) -> bool:
 
 
 def _how(error: BaseException) -> str:
+    if isinstance(error, ray_errors.WorkerCrashedError):
+        return (
+            "Ray saw it end, and does not say how: it called `os._exit`, native code crashed, something killed it, or "
+            "perhaps memory ran out; the logs of its node may tell"
+        )
     if isinstance(error, ray_errors.OutOfMemoryError):
         return f"its node ran out of memory, and Ray killed it: {_short(error)}"
     if isinstance(error, ray_errors.ObjectLostError):

@@ -64,8 +64,6 @@ def _follow_worker(options: Options) -> NoReturn:
 def _leave(options: Options) -> NoReturn:
     """Ends this process, with all of a local cluster."""
     _silence()
-    session.end_own()
-    if options.folder is not None:
-        remove(options.folder)
+    session.end_own(lambda: None if options.folder is None else remove(options.folder))
     # Not by the usual way, on which Ray would look for its cluster.
     os._exit(0)

@@ -93,7 +93,12 @@ class RayExecutor(Executor[Handle]):
         tasks_per_worker: int | None = None,
         autoscales: bool = False,
     ) -> None:
-        local: dict[str, Any] = {"cpus": cpus, "gpus": gpus, "memory": memory, "object_store_memory": object_store_memory}
+        local: dict[str, Any] = {
+            "cpus": cpus,
+            "gpus": gpus,
+            "memory": memory,
+            "object_store_memory": object_store_memory,
+        }
         local |= {"resources": resources, "dashboard": dashboard or None, "dashboard_port": dashboard_port}
         if cluster_address and (wrong := [name for name, value in local.items() if value is not None]):
             raise ConfigurationError(
@@ -132,7 +137,6 @@ class RayExecutor(Executor[Handle]):
         self._fetching: dict[int, asyncio.Future[bytes]] = {}
         self._dropped: deque[int] = deque()
         self._fitting: set[Need] = set()
-        self._silence = 0
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[ClusterLost] = loop.create_future()
         self._options = replace(self._options, modules=tuple(modules))
@@ -187,9 +191,8 @@ class RayExecutor(Executor[Handle]):
             handle.settle(error=self._gone.result())
             return handle
         self._unsettled[handle.number] = handle
-        payload = pickle.dumps(call, protocol=5)
-        timed = call.timeout is not None
-        self._send("submit", handle.number, payload, need, [parent.number for parent in parents], timed)
+        payload = pickle.dumps((self._mailbox, handle.number, call), protocol=5)
+        self._send("submit", handle.number, payload, need, [parent.number for parent in parents])
         return handle
 
     async def outcome(self, handle: Handle) -> Outcome:
@@ -245,9 +248,9 @@ class RayExecutor(Executor[Handle]):
 
     async def _watch_silence(self) -> None:
         # Seconds are counted as this process lives them: a laptop that slept has not waited.
-        while self._silence < _SILENCE:
+        while self._link.silence < _SILENCE:
             await asyncio.sleep(1)
-            self._silence += 1
+            self._link.silence += 1
             if self._dropped:
                 self._send("drop", [])
         self._lose(f"its driver process has said nothing for {_SILENCE} seconds")
@@ -270,14 +273,13 @@ class RayExecutor(Executor[Handle]):
     # What the driver process says.
 
     def _hear(self, message: tuple[Any, ...]) -> None:
-        self._silence = 0
         getattr(self, f"_hear_{message[0]}")(*message[1:])
 
     def _hear_beat(self) -> None:
         """It lives."""
 
-    def _hear_ready(self, detail: str, nodes: Nodes) -> None:
-        self._detail = detail
+    def _hear_ready(self, detail: str, mailbox: str, nodes: Nodes) -> None:
+        self._detail, self._mailbox = detail, mailbox
         self._hear_nodes(nodes)
         if not self._ready.done():
             self._ready.set_result(None)

@@ -1,6 +1,7 @@
 """Log lines on their way from the process of a call, through a mailbox in the cluster, to the driver process."""
 
 import asyncio
+import os
 import pickle
 import secrets
 import threading
@@ -74,12 +75,17 @@ class Sender:
     """
 
     def __init__(self, mailbox: str, number: int) -> None:
-        self.key = f"{number}-{secrets.token_hex(4)}"
+        self.key = f"{number}-{os.urandom(4).hex()}"
         self.sent = 0
         #: Whether more than `sent` lines may have arrived.
         self.unsure = False
         self._mailbox = mailbox
         self._number = number
+
+    @property
+    def used(self) -> bool:
+        """Whether lines may have arrived."""
+        return self.sent > 0 or self.unsure
 
     def began(self) -> None:
         """Says that the call begins now."""
@@ -135,9 +141,6 @@ class Inbox:
             key, sent, unsure: as the sender has them.
             then: takes how many of the lines that came with the outcome have been seen before.
         """
-        if not sent and not unsure:
-            then(0)
-            return
         with self._lock:
             self._waiting[key] = (sent, then)
             if self._seen.get(key, 0) >= sent:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowtilla_executors.local.directory import remove
-from flowtilla_executors.local.spawn import Context, Process
+from flowtilla_executors.local.spawn import Context
 from flowtilla_executors.ray import session
 from flowtilla_executors.ray.options import Options
 from flowtilla_executors.ray.wire import Unpacker, packed
@@ -31,15 +31,17 @@ class Link(asyncio.Protocol):
         self._ended = ended
         self._unpacker = Unpacker()
         self._transport: asyncio.Transport | None = None
-        self._process: Process | None = None
+        #: Seconds, as the executor counts them, since it said anything.
+        self.silence = 0
 
     async def open(self, options: Options) -> None:
         """Starts the driver process."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = Context().Process(target=_serve, args=(theirs, options), name="flowtilla-ray")
-            await asyncio.to_thread(self._process.start)
-        await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
+        self._end, theirs = socket.socketpair()
+        self._process = Context().Process(target=_serve, args=(theirs, options), name="flowtilla-ray")
+        self._starting = asyncio.ensure_future(asyncio.to_thread(self._process.start))
+        self._starting.add_done_callback(lambda _: theirs.close())
+        await asyncio.shield(self._starting)
+        await asyncio.get_running_loop().create_connection(lambda: self, sock=self._end)
 
     def send(self, *message: Any) -> None:
         """Sends a message; in vain when the process is gone, of which `ended` tells."""
@@ -52,20 +54,24 @@ class Link(asyncio.Protocol):
         Args:
             folder: where that cluster wrote; None for a cluster that goes on.
         """
+        self._ended = lambda: None
+        # Waited for, or a process that is just being started would be forgotten.
+        await asyncio.wait([self._starting])
         if self._transport is not None:
             self._transport.abort()
-        if self._process is not None and self._process.pid is not None:
-            await asyncio.to_thread(self._end, self._process, folder)
+        self._end.close()
+        if self._process.pid is not None:
+            await asyncio.to_thread(self._end_process, folder)
 
     def describe_end(self) -> str:
         """Returns how the process ended, as far as it has."""
-        code = self._process.exitcode if self._process is not None else None
+        code = self._process.exitcode
         if code is None:
             return "it closed its connection"
         return f"{signal.Signals(-code).name} ended it" if code < 0 else f"exit code {code}"
 
-    @staticmethod
-    def _end(process: Process, folder: Path | None) -> None:
+    def _end_process(self, folder: Path | None) -> None:
+        process = self._process
         process.join(_LEAVING)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -82,6 +88,7 @@ class Link(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self.silence = 0
         for message in self._unpacker.feed(data):
             self._heard(message)
 

@@ -15,8 +15,15 @@ from flowtilla_executors.ray.memory import RayMemory
 from flowtilla_executors.ray.options import Need
 from flowtilla_executors.values import lent
 
-#: How a call came back: the key of its lines, how many of them were sent on, whether more may have been, its outcome.
-Reply = tuple[str, int, bool, bytes]
+#: How a call ended: its pickled outcome; if lines were sent on before, behind their key, how many they were, and
+#: whether more may have been.
+Reply = bytes | tuple[str, int, bool, bytes]
+
+#: What a call leaves.
+Stored = bytes | remote.Kept
+
+#: Bytes of a value up to which it is pickled here, which is faster than Ray's own way.
+_SMALL = 64 * 1024
 
 
 class Tasks:
@@ -45,25 +52,35 @@ class Tasks:
         return self._by_need[need]
 
 
-def run_call(mailbox: str, number: int, payload: bytes, timed: bool, *parents: remote.Kept) -> tuple[Any, Reply]:
+def run_call(payload: bytes, *parents: Stored) -> tuple[Stored, Reply]:
     """Runs a call.
 
     Args:
-        mailbox: takes its lines while it runs.
-        number: what the driver process calls it.
-        payload: the pickled call.
-        timed: whether the driver process wants to know when it begins.
+        payload: the name of the mailbox for its lines, the call's number and the call, pickled; one, since each costs.
         parents: what the calls it refers to left.
 
     Returns:
         What it leaves, and how it ended.
     """
     _prepare()
+    mailbox, number, call = pickle.loads(payload)
     sender = Sender(mailbox, number)
-    if timed:
+    if call.timeout is not None:
         sender.began()
-    kept, outcome = remote.run(pickle.loads(payload), parents, lent, sender.emit)
-    return kept, (sender.key, sender.sent, sender.unsure, pickle.dumps(outcome, protocol=5))
+    kept, outcome = remote.run(call, [unstored(parent) for parent in parents], lent, sender.emit)
+    content = pickle.dumps(outcome, protocol=5)
+    return _stored(kept), (sender.key, sender.sent, sender.unsure, content) if sender.used else content
+
+
+def unstored(stored: Stored) -> remote.Kept:
+    """Returns what a call left."""
+    kept: remote.Kept = pickle.loads(stored) if isinstance(stored, bytes) else stored
+    return kept
+
+
+def _stored(kept: remote.Kept) -> Stored:
+    """Returns what a call leaves as Ray takes it best: little as bytes, much as an object whose buffers it moves."""
+    return pickle.dumps(kept, protocol=5) if kept.value is None or kept.value.size <= _SMALL else kept
 
 
 @cache

@@ -5,7 +5,8 @@ local status = redis.call('HGET', KEYS[1], 'status')
 if status ~= 'failed' and status ~= 'canceled' and status ~= 'stopped' then
   return status
 end
-redis.call('HDEL', KEYS[1], 'cancel', 'failure', 'quarantined', 'losses', 'cluster_losses', 'ended_at', 'worker_name')
+redis.call('HDEL', KEYS[1], 'cancel', 'failure', 'quarantined', 'ended_at', 'worker_name',
+  'losses', 'cluster_losses', 'cluster_lost_by', 'cluster_lost_at')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', ARGV[3])
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])

@@ -223,7 +223,7 @@ class Runner:
             said = f"attempt {self.claim.attempt} ended: {self._reason}; the run goes back to its queue"
             self._journal.log([self._line(said)])
         await self._attempt.write(self._journal.take())
-        await self._attempt.release("cluster_losses" if why is Halt.CLUSTER_LOST else None)
+        await self._attempt.release(cluster_lost=why is Halt.CLUSTER_LOST)
         return why
 
     def _line(self, message: str) -> LogLine:

@@ -1,0 +1,116 @@
+"""Joining a Ray cluster that is there: it works, or one sentence says why not and what to do."""
+
+import logging
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import executor_functions as f
+from executor_bench import Bench, call
+from flowtilla.errors import ClusterMismatch, ClusterUnreachable
+from flowtilla.settings import ExecutorSettings
+from flowtilla_executors import Parent
+from flowtilla_executors.registry import create
+from ray_cluster import RayCluster, started
+
+
+def bench(**settings: Any) -> Bench:
+    """Returns a Ray executor, not started."""
+    return Bench(create(ExecutorSettings.model_validate({"target": "ray", **settings})))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """A cluster that asks for a token, as `ray start` makes them."""
+    with started(tmp_path_factory.mktemp("guarded"), cpus=2, resources={"wheels": 1}) as guarded:
+        yield guarded
+
+
+def refusal(kind: type[Exception], modules: tuple[str, ...] = (), **settings: Any) -> str:
+    """Returns what an executor says that cannot start."""
+    with pytest.raises(kind) as refused:
+        one = bench(**settings)
+        one.run(one.executor.start(one.lines.extend, modules))
+    return str(refused.value)
+
+
+def test_it_joins_with_a_token(cluster: RayCluster) -> None:
+    """And gives the stages its environment variables; two executors share the cluster."""
+    first, second = bench(**cluster.settings), bench(env_vars={"SIX": 6}, **cluster.settings)
+    first.start()
+    second.start()
+
+    assert first.executor.info().resources == {"wheels": 1.0}
+    assert second.value(call(f.environment, "SIX")) == "6"
+    assert first.value(call(f.environment, "SIX")) is None
+
+    first.finished(call(f.put_object, "shared", [1]))
+    first.close()
+    assert second.value(call(f.get_object, "shared")) == [1]
+    second.close()
+
+
+def test_ray_client_works(cluster: RayCluster) -> None:
+    """Values, what is submitted ahead, timeouts and cancelling."""
+    client = bench(py_modules=[str(Path(__file__).parent / "executor_functions.py")], **cluster.client())
+    client.start()
+    two = client.submit(call(f.give, 2))
+
+    assert client.value(call(f.add, Parent(0), Parent(0), ahead=True), two) == 4
+    assert client.result(call(f.wait_for_ever, timeout=0.5)).failure.error == "flowtilla.errors.StageTimeout"
+    running = client.submit(call(f.wait_for_ever))
+    client.cancel(running)
+    assert client.outcome(running).failure.error == "asyncio.CancelledError"
+    client.close()
+
+
+def test_a_cluster_that_is_not_there_is_told(cluster: RayCluster) -> None:
+    """At once, with the address and what to check."""
+    begun = time.monotonic()
+
+    said = refusal(ClusterUnreachable, cluster_address="127.0.0.1:9")
+
+    assert "the Ray cluster at 127.0.0.1:9 does not answer" in said
+    assert "check that it runs, the address and port" in said
+    assert time.monotonic() - begun < 10
+
+
+def test_a_missing_token_is_told(cluster: RayCluster, tmp_path: Path) -> None:
+    """With where to get it."""
+    said = refusal(ClusterUnreachable, **cluster.settings | {"auth_token_path": str(tmp_path / "nothing")})
+
+    assert "asks for a token, and there is none here: copy ~/.ray/auth_token from its head node" in said
+
+
+def test_a_wrong_token_is_told(cluster: RayCluster, tmp_path: Path) -> None:
+    """As wrong, and not as a connection that failed."""
+    wrong = tmp_path / "token"
+    wrong.write_text(secrets.token_hex(32))
+
+    assert "refuses the token" in refusal(ClusterUnreachable, **cluster.settings | {"auth_token_path": str(wrong)})
+
+
+def test_a_module_that_is_missing_there_is_told(cluster: RayCluster) -> None:
+    """By name, with why it cannot be imported."""
+    said = refusal(ClusterMismatch, ("executor_functions", "no_such_module"), **cluster.settings)
+
+    assert "cannot import modules of the configuration's `modules`: no_such_module (ModuleNotFoundError" in said
+
+
+def test_an_open_cluster_is_joined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a warning on loopback, which nobody else can reach."""
+    with started(tmp_path, cpus=1, guarded=False) as open_one, caplog.at_level(logging.WARNING):
+        joined = bench(cluster_address=open_one.address)
+        joined.start()
+
+        assert joined.value(call(f.give, 1)) == 1
+        joined.close()
+    assert caplog.messages == []
