@@ -27,15 +27,15 @@ class Backend:
         kind: what the executor calls itself.
         settings: as in the configuration file, for two cpus.
         isolates: whether each stage has a process of its own, which can die alone.
+        autopsies: whether it can say how a process died.
         cluster: starts a cluster with the back end's own command and gives the settings that reach it.
-        alone: whether a process can have only one of them.
     """
 
     kind: str
     settings: dict[str, Any] = field(default_factory=dict)
     isolates: bool = True
+    autopsies: bool = True
     cluster: Callable[..., AbstractContextManager[dict[str, Any]]] | None = None
-    alone: bool = False
 
     def started(self, folder: Path, stack: ExitStack) -> "Backend":
         """Returns the row with its cluster started, until the stack is closed."""
@@ -54,8 +54,8 @@ class Backend:
 BACKENDS = {
     "local-threads": Backend("local", {"mode": "threads"}, isolates=False),
     "local-processes": Backend("local", {"mode": "processes"}),
-    "ray": Backend("ray", {"object_store_memory": "300MB"}, alone=True),
-    "ray-address": Backend("ray", cluster=ray_cluster, alone=True),
+    "ray": Backend("ray", {"object_store_memory": "300MB"}, autopsies=False),
+    "ray-address": Backend("ray", cluster=ray_cluster, autopsies=False),
     "dask": Backend("dask"),
     "dask-address": Backend("dask", cluster=dask_cluster),
 }
@@ -83,8 +83,3 @@ class Started:
         """Closes it until it is asked for again."""
         self._executor = None
         self._stack.close()
-
-    def give_way(self) -> None:
-        """Closes it if the process cannot have another beside it."""
-        if self.backend.alone:
-            self.close()

@@ -321,6 +321,13 @@ def test_another_worker_takes_the_runs_of_a_lost_cluster(fleet: Fleet, cluster: 
     assert len(fleet.marks()) == 1
 
 
+def lose(fleet: Fleet, cluster: Cluster, left: int) -> None:
+    """Lets a cluster die and stay away; so many workers are ready then."""
+    cluster.is_("dead", "all of it")
+    until(lambda: sum(one.ready for one in fleet.client.workers()) == left, seconds=BOUND)
+    cluster.is_("away", "all of it")
+
+
 def test_what_several_workers_find_at_once_is_one_loss(fleet: Fleet, cluster: Cluster, redis: Redis) -> None:
     """A run goes from one worker to the next while each finds their cluster gone: it is blamed once."""
     other = Cluster(fleet.folder / "other")
@@ -330,9 +337,9 @@ def test_what_several_workers_find_at_once_is_one_loss(fleet: Fleet, cluster: Cl
     fleet.start("two", executor=other.executor)
     until(lambda: all(one.ready for one in fleet.client.workers()))
 
-    cluster.is_("dead", "all of it")
+    lose(fleet, cluster, left=1)
     fleet.begun(attempt=2)
-    other.is_("dead", "all of it")
+    lose(fleet, other, left=0)
     until(lambda: run.state == "queued", seconds=BOUND)
     cluster.is_("up")
     fleet.begun(attempt=3)

@@ -109,9 +109,8 @@ def making(backend: Backend) -> Iterator[Callable[..., Bench]]:
 
 
 @pytest.fixture
-def fresh(backend: Backend, started: Started) -> Iterator[Callable[..., Bench]]:
+def fresh(backend: Backend) -> Iterator[Callable[..., Bench]]:
     """Makes executors of a test's own."""
-    started.give_way()
     with making(backend) as make:
         yield make
 

@@ -319,14 +319,14 @@ def test_the_constructor_touches_nothing(backend, tmp_path, monkeypatch):
     ("function", "args", "how"),
     [(f.exit_with, [3], "exit code 3"), (f.exit_with, [0], "exit code 0"), (f.kill_itself, [], "SIGKILL")],
 )
-def test_a_lost_process_is_told(isolated, function, args, how):
+def test_a_lost_process_is_told(isolated, backend, function, args, how):
     """The call is lost, with its stage and how its process ended; the executor goes on."""
     failure = isolated.result(call(function, *args, context=context("doomed"))).failure
 
     assert failure.lost
     assert failure.error == "flowtilla.errors.StageLost"
     assert "'doomed'" in failure.message
-    assert how in failure.message
+    assert how in failure.message or not backend.autopsies
     assert isolated.value(call(f.give, 1)) == 1
 
 

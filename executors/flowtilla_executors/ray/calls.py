@@ -163,6 +163,6 @@ def _how(error: BaseException) -> str:
 
 
 def _short(error: BaseException) -> str:
-    """Returns what an error says, without Ray's advice to its own users."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    """Returns what an error says, without Ray's advice to its own users, or the traceback of one in a task."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if isinstance(error, ray_errors.RayTaskError) else lines[0]

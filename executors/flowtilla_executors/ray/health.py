@@ -9,6 +9,7 @@ import grpc
 import ray
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
+from flowtilla_executors.ray.hangup import hang_up
 from flowtilla_executors.ray.options import Nodes
 from flowtilla_executors.ray.wire import Wire
 
@@ -45,6 +46,7 @@ class DirectCluster:
         self._address = address
         self._node = ray.get_runtime_context().get_node_id()
         self._raylet: tuple[str, int] | None = None
+        self._hosts: set[str] = set()
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
         stubs: Any = gcs_service_pb2_grpc
@@ -77,6 +79,10 @@ class DirectCluster:
         if not mine:
             raise ConnectionError("the node that this worker is on is dead" if nodes else "all its nodes are dead")
         self._raylet = (mine[0].node_manager_address, mine[0].node_manager_port)
+        alive = {node.node_manager_address for node in nodes}
+        self._hosts |= alive
+        if given_up := self._hosts - alive:
+            hang_up(given_up)
         return Nodes([_named(dict(node.resources_total)) for node in nodes])
 
 
