@@ -7,21 +7,21 @@ from typing import Any
 from flowtilla.context import Context
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Literal:
     """An argument that travels with the call: plain data."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Parent:
     """The value of one parent, by its position among the handles given to `submit`."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Joined:
     """The lists of several parents (the chunks of a mapped stage) put together in order."""
 
@@ -32,7 +32,7 @@ class Joined:
 Argument = Literal | Parent | Joined
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Items:
     """Makes a call a mapped one: the function runs once per item, and the call's value is the list of results.
 
@@ -50,7 +50,7 @@ class Items:
     place: int | str = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One call of a function, as data: it can be pickled and run on another machine.
 

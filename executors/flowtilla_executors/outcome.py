@@ -23,7 +23,7 @@ class _Missing(Enum):
 MISSING = _Missing.MISSING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failure:
     """An exception as data.
 
@@ -54,7 +54,7 @@ class Failure:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """How a call ended.
 

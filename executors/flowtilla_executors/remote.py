@@ -14,7 +14,7 @@ from flowtilla_executors.recorder import host
 from flowtilla_executors.values import Snapshot, snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kept:
     """What a call leaves in the cluster.
 

@@ -55,7 +55,7 @@ class Uncomputed(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Same:
     """The snapshot of a value that cannot change: the value."""
 
@@ -89,7 +89,7 @@ class Copied:
         return Copied, (part(self.stream), tuple(map(part, self.buffers)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listed:
     """The snapshot of a long list, in pieces: who maps over a window of it loads only those that hold the window.
 

@@ -1,11 +1,12 @@
 """Submits stages before their parents have ended, where the executor itself runs a call after those it refers to."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flowtilla.errors import FlowtillaError
+from flowtilla_executors import Call
 from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.value import Parents, Value
 from flowtilla_worker.plan.plan import Plan
@@ -15,10 +16,19 @@ _MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Submitted:
-    """A stage's call, and the calls of its parents that it follows, by stage."""
+class Submitted:
+    """A stage's call that was submitted ahead.
+
+    Args:
+        handle: the call's.
+        call: the call.
+        parents: the handles it refers to.
+        follows: of them, by stage, those that had not ended.
+    """
 
     handle: Any
+    call: Call
+    parents: Sequence[Any]
     follows: Mapping[str, Any]
 
 
@@ -36,7 +46,7 @@ class Ahead:
         self._caller = caller
         self._values = values
         self._running: dict[str, Any] = {}
-        self._submitted: dict[str, _Submitted] = {}
+        self._submitted: dict[str, Submitted] = {}
 
     def follow(self, name: str, handle: Any) -> None:
         """Submits what can follow a stage that has just been submitted itself."""
@@ -46,14 +56,14 @@ class Ahead:
                 if len(self._submitted) < _MOST:
                     self._submit(child)
 
-    def take(self, name: str) -> Any:
-        """Returns the handle of a stage that begins now; None when it was not submitted, or follows the wrong calls."""
+    def take(self, name: str) -> Submitted | None:
+        """Returns the call of a stage that begins now; None when it was not submitted, or follows the wrong calls."""
         submitted = self._submitted.pop(name, None)
         if submitted is None:
             return None
         # A parent that was tried again has another handle by now.
         right = all(self._values[parent].handle is handle for parent, handle in submitted.follows.items())
-        return submitted.handle if right else None
+        return submitted if right else None
 
     def ended(self, name: str) -> None:
         """Forgets a stage that has ended, or will not run."""
@@ -72,12 +82,12 @@ class Ahead:
             return
         values = [Value(follows[one]) if one in follows else self._values[one] for one in planned.stage.depends_on]
         parents = Parents()
-        call = self._caller.stage_call(planned, values, parents)
+        call = replace(self._caller.stage_call(planned, values, parents), ahead=True)
         # It follows all its parents, those whose values it does not take too.
-        parents.handles += follows.values()
+        parents.handles += [handle for handle in follows.values() if handle not in parents.handles]
         try:
-            handle = self._caller.submit(replace(call, ahead=True), parents.handles)
+            handle = self._caller.submit(call, parents.handles)
         except FlowtillaError:
             return  # it says so again when its turn has come
-        self._submitted[name] = _Submitted(handle, follows)
+        self._submitted[name] = Submitted(handle, call, parents.handles, follows)
         self.follow(name, handle)

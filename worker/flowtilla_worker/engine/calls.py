@@ -127,6 +127,7 @@ class Caller:
             ended = await self._await(begun, tries) if begun is not None else None
             begun = None
             if ended is None or ended.outcome.early:
+                call = replace(call, ahead=False) if call.ahead else call
                 ended = await self._once(call, parents, tries, submitted)
             failure = ended.outcome.failure or _first_item_failure(ended.outcome)
             if failure is None or retries is None or not _worth_retrying(retries, failure, tries):

@@ -120,15 +120,14 @@ class Engine:
                 self._settled.set_exception(error)
 
     async def _simple(self, planned: PlannedStage, record: StageRecord) -> Value:
-        parents = Parents()
-        call = self._caller.stage_call(planned, [self.values[one] for one in planned.stage.depends_on], parents)
-        ended = await self._caller.run(
-            call,
-            parents.handles,
-            planned.retries,
-            begun=self._ahead.take(planned.name),
-            submitted=partial(self._ahead.follow, planned.name),
-        )
+        if (ahead := self._ahead.take(planned.name)) is not None:
+            call, handles, begun = ahead.call, ahead.parents, ahead.handle
+        else:
+            parents = Parents()
+            call = self._caller.stage_call(planned, [self.values[one] for one in planned.stage.depends_on], parents)
+            handles, begun = parents.handles, None
+        follow = partial(self._ahead.follow, planned.name)
+        ended = await self._caller.run(call, handles, planned.retries, begun=begun, submitted=follow)
         outcome = ended.outcome
         record = replace(
             record,
