@@ -16,6 +16,8 @@ from backends import BACKENDS, Backend, Started
 from fleet import Fleet
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
+pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running")
+
 #: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
 ALARM = 120
 

@@ -1,13 +1,9 @@
 """Calls on Dask: what is stopped and what is not, what is kept and what is forgotten."""
 
-import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import dask_stages as s
 import executor_functions as f

@@ -1,12 +1,8 @@
 """Stages that return Dask's collections: computed on the cluster, left there, stored in parts."""
 
 import gc
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import dask_stages as s
 from executor_bench import Bench, call, context, over

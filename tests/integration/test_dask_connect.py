@@ -1,14 +1,10 @@
 """Joining Dask clusters: by address, encrypted, unlike this process; and what is shipped to them."""
 
 import subprocess
-import sys
 import urllib.request
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import dask_stages as s
 import executor_functions as f

@@ -13,8 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import executor_functions as f
 from dask_cluster import dask_cluster, start_scheduler, start_worker
 from executor_bench import Bench, call

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import executor_functions as f
 from backends import Backend
 from executor_bench import Bench, call, making

@@ -3,11 +3,8 @@
 import logging
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
 from backends import Backend

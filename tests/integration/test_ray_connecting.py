@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("ray")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import executor_functions as f
 from executor_bench import Bench, call

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 pytest.importorskip("ray")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from ray_processes import members
 

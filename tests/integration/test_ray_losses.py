@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("ray")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from ray_processes import drivers, members
 
