@@ -131,7 +131,7 @@ class Executor(ABC, Generic[Handle]):
 
     @abstractmethod
     def info(self) -> ExecutorInfo:
-        """Returns what the executor runs on."""
+        """Returns what the executor runs on; before its start, what is known of it."""
 
     async def lost(self) -> ClusterLost:
         """Waits until the cluster is gone, and returns an error that says how; for ever where there is none.

@@ -125,8 +125,8 @@ def executor(started: Started) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def isolated(fresh, backend: Backend) -> Bench:
-    """An executor of the test's own whose stages have processes of their own."""
+def isolated(executor: Bench, backend: Backend) -> Bench:
+    """The same, where stages have processes of their own."""
     if not backend.isolates:
         pytest.skip("its stages share the worker's process")
-    return fresh()
+    return executor

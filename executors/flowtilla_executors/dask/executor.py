@@ -137,7 +137,10 @@ class DaskExecutor(Executor["Handle"]):
         return self._session
 
     def info(self) -> ExecutorInfo:
-        return self.session.info()
+        if self._session is None:
+            cpus = 0 if self.address else self._plan.processes * self._plan.threads
+            return ExecutorInfo(self.kind, self.address, float(cpus), self._plan.resources)
+        return self._session.info()
 
     async def lost(self) -> "ClusterLost":
         return await self.session.lost()

@@ -120,7 +120,11 @@ class RayExecutor(Executor[Handle]):
         return self._opened
 
     def info(self) -> ExecutorInfo:
-        return self._connection.info()
+        if self._opened is None:
+            return ExecutorInfo(
+                self.kind, self._options.address, float(self._options.cpus or 0), self._options.resources
+            )
+        return self._opened.info()
 
     async def lost(self) -> ClusterLost:
         return await self._connection.lost()
