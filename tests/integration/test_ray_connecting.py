@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +113,28 @@ def test_an_open_cluster_is_joined(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert joined.value(call(f.give, 1)) == 1
         joined.close()
     assert caplog.messages == []
+
+
+def test_an_open_cluster_that_others_reach_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is joined, with a sentence that says what is wrong with it."""
+    if (host := own_address()) is None:
+        pytest.skip("this machine has no address but loopback's")
+    with started(tmp_path, cpus=1, guarded=False, host=host) as open_one, caplog.at_level(logging.WARNING):
+        joined = bench(cluster_address=open_one.address)
+        joined.start()
+
+        assert joined.value(call(f.give, 1)) == 1
+        joined.close()
+    assert any("asks for no token: whoever reaches it can run code there" in said for said in caplog.messages)
+
+
+def own_address() -> str | None:
+    """Returns an address of this machine that others can reach, or None."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: it only finds the way out.
+            probe.connect(("192.0.2.254", 9))
+        except OSError:
+            return None
+        host = str(probe.getsockname()[0])
+    return None if host.startswith("127.") else host

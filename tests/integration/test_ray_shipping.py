@@ -1,0 +1,111 @@
+"""What a Ray executor ships to its stages, and its dashboard."""
+
+import base64
+import hashlib
+import socket
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import Backend
+from executor_bench import Bench, context, making
+from flowtilla_executors import Call
+from ray_cluster import started
+
+CODE = """
+from pathlib import Path
+
+def read():
+    return Path("data.txt").read_text()
+
+def name():
+    return __name__
+"""
+
+
+@pytest.fixture
+def bench() -> Iterator[Any]:
+    """Starts Ray executors with small clusters."""
+    with making(Backend("ray", {"cpus": 1, "object_store_memory": "100MB"})) as make:
+        yield make
+
+
+def value(bench: Bench, target: str) -> Any:
+    return bench.value(Call(target, context(executor="ray")))
+
+
+def test_a_working_directory_is_shipped(bench: Any, tmp_path: Path) -> None:
+    """Its modules can be imported, and it is the stages' current folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "shipped_work.py").write_text(CODE)
+    (folder / "data.txt").write_text("from the folder")
+
+    assert value(bench(working_dir=str(folder)), "shipped_work.read") == "from the folder"
+
+
+def test_packages_are_shipped(bench: Any, tmp_path: Path) -> None:
+    """Those that this process could not import itself."""
+    package = tmp_path / "shipped_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(CODE)
+
+    assert value(bench(py_modules=[str(package)]), "shipped_package.name") == "shipped_package"
+
+
+@pytest.mark.alarm(300)
+def test_packages_are_installed(bench: Any, tmp_path: Path) -> None:
+    """What `pip` names, a wheel of one's own here, is there for the stages and for nobody else."""
+    executor = bench(pip=[str(wheel(tmp_path))])
+
+    assert value(executor, "shipped_wheel.name") == "shipped_wheel"
+    with pytest.raises(ImportError):
+        __import__("shipped_wheel")
+
+
+def test_the_dashboard_is_there_when_asked_for(bench: Any) -> None:
+    """On the port that was asked for, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    bench(dashboard=True, dashboard_port=port)
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=20) as page:
+        assert page.status == 200
+
+
+def test_auto_is_the_cluster_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` finds what `RAY_ADDRESS` names, with the token of the environment."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(started(tmp_path, cpus=3))
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", cluster.environment["RAY_AUTH_TOKEN_PATH"])
+        make = stack.enter_context(making(Backend("ray", {"cluster_address": "auto"})))
+
+        assert make().executor.info().cpus == 3
+
+
+def wheel(folder: Path) -> Path:
+    """Makes a wheel of one module, as pip wants it."""
+    info = "shipped_wheel-1.0.dist-info"
+    files = {
+        "shipped_wheel.py": CODE,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: shipped-wheel\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = [f"{name},sha256={digest(text)},{len(text.encode())}" for name, text in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,", ""])
+    path = folder / "shipped_wheel-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
