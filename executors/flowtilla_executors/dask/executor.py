@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from flowtilla.units import Bytes
 from flowtilla_executors.base import Executor, ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask.local import Plan
+from flowtilla_executors.dask.options import Options
 from flowtilla_executors.gpus import granted
 from flowtilla_executors.outcome import Outcome
 
@@ -94,41 +96,37 @@ class DaskExecutor(Executor["Handle"]):
                 f"the dask executor cannot have cpus={count}, threads={threads}, gpus={gpus} and "
                 f"resources={resources or {}}: give positive numbers"
             )
-        self.address = cluster_address
-        self.tls = _tls(cluster_address, {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key})
-        self.env_vars = {name: str(value) for name, value in (env_vars or {}).items()}
-        self.py_modules = tuple(py_modules)
-        self.grows = autoscales or adaptive is not None
+        variables = {name: str(value) for name, value in (env_vars or {}).items()}
         self._gpus, self._require_gpus = gpus, require_gpus
-        self._plan = Plan(
-            processes=max(count, gpus),
-            threads=threads,
-            memory=memory,
-            resources=dict(resources or {}),
-            adaptive=_bounds(adaptive),
-            env_vars=self.env_vars,
-            dashboard=f"{dashboard_host}:{dashboard_port}" if dashboard else None,
-            quiet=not log_to_driver,
+        self._options = Options(
+            address=cluster_address,
+            plan=Plan(
+                processes=max(count, gpus),
+                threads=threads,
+                memory=memory,
+                resources=dict(resources or {}),
+                adaptive=_bounds(adaptive),
+                env_vars=variables,
+                dashboard=f"{dashboard_host}:{dashboard_port}" if dashboard else None,
+                quiet=not log_to_driver,
+            ),
+            tls=_tls(cluster_address, {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key}),
+            env_vars=variables,
+            py_modules=tuple(py_modules),
+            grows=autoscales or adaptive is not None,
         )
         self._session: Session | None = None
 
     async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None:
         # Dask takes a second to import, which must not hold up whatever else this process does.
         session = await asyncio.to_thread(importlib.import_module, "flowtilla_executors.dask.session")
-        self._session = await session.opened(self, log_sink, modules)
+        # What this machine lacks is said now, not when the executor is made.
+        plan = self._options.plan.with_devices(granted(self._gpus, self._require_gpus))
+        self._session = await session.opened(replace(self._options, plan=plan), log_sink, modules)
 
     async def _close(self) -> None:
         session, self._session = self.session, None
         await session.close()
-
-    @property
-    def plan(self) -> Plan:
-        """What a local cluster is made of, its devices found on this machine.
-
-        Raises:
-            ConfigurationError: it lacks some, and they are required.
-        """
-        return self._plan.with_devices(granted(self._gpus, self._require_gpus))
 
     @property
     def session(self) -> "Session":
@@ -138,8 +136,10 @@ class DaskExecutor(Executor["Handle"]):
 
     def info(self) -> ExecutorInfo:
         if self._session is None:
-            cpus = 0 if self.address else self._plan.processes * self._plan.threads
-            return ExecutorInfo(self.kind, self.address, float(cpus), self._plan.resources)
+            plan, address = self._options.plan, self._options.address
+            return ExecutorInfo(
+                self.kind, address, 0.0 if address else float(plan.processes * plan.threads), plan.resources
+            )
         return self._session.info()
 
     async def lost(self) -> "ClusterLost":

@@ -16,11 +16,11 @@ from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, stop, task
 from flowtilla_executors.dask.endings import Endings, early
-from flowtilla_executors.dask.executor import DaskExecutor
 from flowtilla_executors.dask.handle import Handle
 from flowtilla_executors.dask.health import Health
 from flowtilla_executors.dask.local import LocalCluster
 from flowtilla_executors.dask.needs import COUNTED, demanded
+from flowtilla_executors.dask.options import Options
 from flowtilla_executors.failures import cancelled, failed, timed_out
 from flowtilla_executors.outcome import Failure, Outcome
 
@@ -36,36 +36,36 @@ dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 _DIGITS = str.maketrans("", "", "0123456789")
 
 
-async def opened(settings: DaskExecutor, log_sink: LogSink, modules: Sequence[str]) -> "Session":
-    """Returns a session on the cluster that the settings name, or on one that it starts.
+async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) -> "Session":
+    """Returns a session on the cluster that the options name, or on one that it starts.
 
     Raises:
         ExecutorError: a local cluster does not start.
         ClusterUnreachable: the cluster does not answer, or has no workers.
         ClusterMismatch: it has other versions than this process, or lacks a module.
     """
-    files = shipping.packed(settings.py_modules)
+    files = shipping.packed(options.py_modules)
     async with contextlib.AsyncExitStack() as stack:
         cluster = None
-        address = settings.address
+        address = options.address
         if address is None:
-            cluster = LocalCluster(settings.plan)
+            cluster = LocalCluster(options.plan)
             stack.push_async_callback(asyncio.to_thread, cluster.close)
             address = await asyncio.to_thread(cluster.start)
         name = f"the Dask cluster at {address}"
-        client = await connection.connect(address, settings.tls)
+        client = await connection.connect(address, options.tls)
         stack.push_async_callback(_leave, client)
-        await connection.prepare(client, name, modules, settings.env_vars, files, settings.grows)
-        health = Health(client, name, cluster.death if cluster else lambda: None, settings.grows)
+        await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
+        health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
         await health.look()
-        return Session(settings, client, health, log_sink, stack.pop_all())
+        return Session(options, client, health, log_sink, stack.pop_all())
 
 
 class Session:
     """Calls on a cluster. Lives in the event loop.
 
     Args:
-        settings: the executor's.
+        options: the executor's.
         client: connected to the cluster.
         health: of the cluster.
         log_sink: takes log lines.
@@ -74,13 +74,13 @@ class Session:
 
     def __init__(
         self,
-        settings: DaskExecutor,
+        options: Options,
         client: Client,
         health: Health,
         log_sink: LogSink,
         stack: contextlib.AsyncExitStack,
     ) -> None:
-        self._settings = settings
+        self._options = options
         self._client = client
         self._health = health
         self._log_sink = log_sink
@@ -107,7 +107,7 @@ class Session:
             for name, amount in worker["resources"].items():
                 totals[name] = totals.get(name, 0.0) + amount
         threads = sum(worker["nthreads"] for worker in workers)
-        address = self._settings.address
+        address = self._options.address
         where = f"at {address}" if address else f"of this machine at {self._client.scheduler.address}"
         detail = f"Dask cluster {where}: {len(workers)} worker processes, {threads} threads"
         logical = {name: amount for name, amount in totals.items() if name not in COUNTED}
@@ -121,7 +121,7 @@ class Session:
         """Begins a call once its parents have ended and there is room for it."""
         if without := next((parent for parent in parents if not parent.has_value), None):
             raise ExecutorError(f"the call of stage {without.call.context.stage!r} failed: it has no value to take")
-        resources = demanded(call, self._counted(), None if self._settings.grows else self._nodes())
+        resources = demanded(call, self._counted(), None if self._options.grows else self._nodes())
         handle = Handle(call, parents)
         if self._lost is not None or any(parent.future is None for parent in parents):
             handle.lose(self._lost or ClusterLost("the cluster that held a parent's value is gone"))
