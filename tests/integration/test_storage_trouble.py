@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from flowtilla.errors import StorageError, ValueNotStorable
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactStore
-from flowtilla.storage.formats import Content, content_of
+from flowtilla.storage.content import Content, content_of
 from flowtilla.storage.record import new_version
 from flowtilla.storage.versions import Versions
 

@@ -4,20 +4,11 @@ Nothing here imports what a value comes from until it meets such a value.
 """
 
 import io
-import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowtilla.errors import FlowtillaError, StorageError, ValueNotStorable
-from flowtilla.storage import frames, partitioned, strict_json
-from flowtilla.storage.record import check_relative
-
-if TYPE_CHECKING:
-    from flowtilla.storage.partitioned import Parts
+from flowtilla.storage import frames, strict_json
 
 #: Every format, and the suffix of its file; a file keeps its own, a folder has none.
 SUFFIXES = {
@@ -40,49 +31,6 @@ _BUILTIN = {"str": "text", "bytes": "bytes"} | dict.fromkeys(
 _EXACT = dict.fromkeys(frames.KINDS, "dataframe") | {"numpy.ndarray": "array", "numpy.memmap": "array"}
 # Pictures come as many subclasses, and none of them is read back.
 _FIGURES = {"matplotlib.Figure", "PIL.Image"}
-
-Writer = Callable[[io.RawIOBase], None]
-
-
-@dataclass(frozen=True)
-class Content:
-    """A value, ready to be written.
-
-    Args:
-        format: how it will be written.
-        kind: its class.
-        files: what writes each file, by its path in a folder; or one, by its suffix.
-        parts: of a Dask collection, instead of files: what its processes write.
-    """
-
-    format: str
-    kind: str
-    files: dict[str, Writer] = field(default_factory=dict)
-    parts: "Parts | None" = None
-
-
-def content_of(value: Any, format: str | None = None) -> Content:
-    """Returns a value ready to be written.
-
-    Args:
-        value: what to store.
-        format: how; None finds the format that gives the value back.
-
-    Raises:
-        ValueNotStorable: no format does, or the one asked for cannot hold the value.
-    """
-    if format is not None and format not in SUFFIXES:
-        raise ValueNotStorable(f"there is no format {format!r}: use one of {', '.join(SUFFIXES)}")
-    if partitioned.is_collection(value):
-        if type(value).__name__ != "Delayed":
-            return Content("partitioned", _kind_of(value), parts=partitioned.parts_of(value, format))
-        value = value.compute()
-    chosen = format or _format_of(value)
-    if chosen in ("file", "folder"):
-        return Content(chosen, "pathlib.Path", _paths(chosen, value))
-
-    one = partial(write, chosen, value, convert=format is not None)
-    return Content(chosen, _kind_of(value), {SUFFIXES[chosen]: one})
 
 
 def write(format: str, value: Any, sink: io.RawIOBase, *, convert: bool = False) -> None:
@@ -140,7 +88,7 @@ def _write(format: str, value: Any, sink: io.RawIOBase, *, convert: bool) -> Non
 
         cloudpickle.dump(value, sink, protocol=5)
     else:
-        raise TypeError(f"a {_kind_of(value)} cannot be written as {format}")
+        raise TypeError(f"a {kind_of(value)} cannot be written as {format}")
 
 
 def _read(format: str, kind: str, data: bytes) -> Any:
@@ -165,7 +113,7 @@ def _read(format: str, kind: str, data: bytes) -> Any:
     raise ValueError(f"format {format!r} is not known to this version of flowtilla")
 
 
-def _format_of(value: Any) -> str:
+def format_of(value: Any) -> str:
     kind = type(value)
     if kind.__module__ == "builtins" and kind.__qualname__ in _BUILTIN:
         return _BUILTIN[kind.__qualname__]
@@ -177,7 +125,7 @@ def _format_of(value: Any) -> str:
         return "figure"
     hint = ': store list(value), or pass format="json"' if kind is tuple else ""
     raise ValueNotStorable(
-        f"a {_kind_of(value)} cannot be stored as it is{hint}; what can: str, bytes, JSON (dict, list, numbers), a "
+        f"a {kind_of(value)} cannot be stored as it is{hint}; what can: str, bytes, JSON (dict, list, numbers), a "
         "Path to a file or folder, a DataFrame, a numpy array, a matplotlib or PIL figure; anything else with "
         'format="pickle", which is read with read(allow_pickle=True)'
     )
@@ -185,9 +133,9 @@ def _format_of(value: Any) -> str:
 
 def _refused(value: Any, format: str, error: Exception) -> ValueNotStorable:
     if isinstance(error, ImportError):
-        return ValueNotStorable(f"storing a {_kind_of(value)} as {format} needs {error.name or error}: install it")
+        return ValueNotStorable(f"storing a {kind_of(value)} as {format} needs {error.name or error}: install it")
     said = str(error) if isinstance(error, FlowtillaError) else f"{type(error).__name__}: {error}"
-    return ValueNotStorable(f"a {_kind_of(value)} cannot be stored as {format}: {said}")
+    return ValueNotStorable(f"a {kind_of(value)} cannot be stored as {format}: {said}")
 
 
 def _write_array(value: Any, sink: io.RawIOBase) -> None:
@@ -209,61 +157,12 @@ def _png(value: Any) -> bytes:
     return picture.getvalue()
 
 
-def _paths(format: str, value: Any) -> dict[str, Writer]:
-    if not isinstance(value, (str, os.PathLike)):
-        raise ValueNotStorable(f'format="{format}" takes a path, not a {_kind_of(value)}')
-    path = Path(value)
-    if format == "file":
-        return {_suffix_of(path): _copier(path)}
-    if not path.is_dir():
-        raise ValueNotStorable(f"{path} is not a folder")
-    files: dict[str, Writer] = {}
-    for folder, folders, names in os.walk(path, onerror=_unreadable):
-        for source in (Path(folder, name) for name in sorted(folders + names)):
-            if source.is_symlink() or not (source.is_dir() or source.is_file()):
-                raise ValueNotStorable(f"{source} is not a plain file or folder: leave it out of what you store")
-            if source.is_file():
-                files[_relative(source, path)] = _copier(source)
-    return files
-
-
-def _relative(source: Path, folder: Path) -> str:
-    try:
-        return check_relative(source.relative_to(folder).as_posix())
-    except ValueError as error:
-        raise ValueNotStorable(f"folder {folder}: {error}; rename it") from error
-
-
-def _unreadable(error: OSError) -> None:
-    raise ValueNotStorable(f"{error.filename} cannot be read: {error}") from error
-
-
-def _copier(source: Path) -> Writer:
-    def write(sink: io.RawIOBase) -> None:
-        try:
-            if not source.is_file():
-                raise ValueNotStorable(f"{source} is not a file: give a Path to a file or folder that exists")
-            with source.open("rb") as stream:
-                shutil.copyfileobj(stream, sink, 1024 * 1024)
-        except OSError as error:
-            raise ValueNotStorable(f"{source} cannot be read: {error}") from error
-
-    return write
-
-
-def _suffix_of(path: Path) -> str:
-    suffix = "".join(path.suffixes[-2:] if path.suffixes[-2:-1] == [".tar"] else path.suffixes[-1:])
-    # Anything stranger adds nothing to the name that people or programs go by.
-    plain = suffix.isascii() and suffix.replace(".", "").replace("-", "").replace("_", "").isalnum()
-    return suffix if plain and len(suffix) <= 32 else ""
-
-
 def _name_of(kind: type) -> str:
     """Returns a class's name as its users write it: `pandas.DataFrame`."""
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
-def _kind_of(value: Any) -> str:
+def kind_of(value: Any) -> str:
     kind = type(value)
     if kind.__module__ == "builtins":
         return kind.__qualname__

@@ -9,8 +9,8 @@ from flowtilla.names import check_name
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import strict_json
 from flowtilla.storage.artifact import Artifact
+from flowtilla.storage.content import content_of
 from flowtilla.storage.files import Files
-from flowtilla.storage.formats import content_of
 from flowtilla.storage.record import ArtifactRecord, new_version
 from flowtilla.storage.versions import Versions
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from flowtilla.errors import StorageError
 from flowtilla.names import check_name
+from flowtilla.storage.content import Content
 from flowtilla.storage.files import Files
-from flowtilla.storage.formats import Content
 from flowtilla.storage.record import FOLDERS, VERSION, ArtifactRecord, folder_digest, version_age
 
 _CURRENT = "current.json"
