@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import re
 import socket
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
@@ -69,13 +71,20 @@ def test_packages_are_installed(bench: Any, tmp_path: Path) -> None:
 
 
 def test_the_dashboard_is_there_when_asked_for(bench: Any) -> None:
-    """On the port that was asked for, on loopback."""
+    """On the port that was asked for, for who has the token; the executor says where both are."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    bench(dashboard=True, dashboard_port=port)
+    detail = bench(dashboard=True, dashboard_port=port).executor.info().detail
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=20) as page:
+    url, token = re.search(r"dashboard at (http://\S+), which asks for the token in (\S+)", detail).groups()
+    assert url == f"http://127.0.0.1:{port}"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{url}/api/version", timeout=20)
+    request = urllib.request.Request(
+        f"{url}/api/version", headers={"Authorization": f"Bearer {Path(token).read_text()}"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as page:
         assert page.status == 200
 
 

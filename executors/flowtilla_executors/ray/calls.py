@@ -53,10 +53,11 @@ class Calls:
     Args:
         wire: to the worker.
         address: of the cluster's control store; None behind Ray Client.
+        detail: what there is to say of the cluster.
         options: the executor's.
     """
 
-    def __init__(self, wire: Wire, address: str | None, options: Options) -> None:
+    def __init__(self, wire: Wire, address: str | None, detail: str, options: Options) -> None:
         self._wire = wire
         self._tasks = Tasks(options.tasks_per_worker)
         self._entries: dict[int, Entry] = {}
@@ -65,7 +66,7 @@ class Calls:
         self._watch = Watch(
             ClientCluster() if address is None else DirectCluster(address, find_token(options)[0]), wire
         )
-        wire.send("ready", f"Ray {ray.__version__}", mailbox, self._watch.nodes)
+        wire.send("ready", detail, mailbox, self._watch.nodes)
 
     def serve(self) -> None:
         """Serves until the worker closes its end."""

@@ -44,7 +44,7 @@ _LOCAL = {
 
 
 @contextmanager
-def join(options: Options, warn: Callable[[str], None]) -> Iterator[str | None]:
+def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | None, str]]:
     """Starts or joins the cluster, makes sure that it can run our calls, and leaves it.
 
     A local cluster is left to the worker, who kills it as a whole.
@@ -54,7 +54,7 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[str | None]:
         warn: takes what an operator should know.
 
     Returns:
-        The address of its control store; None behind Ray Client.
+        The address of its control store, None behind Ray Client; and what there is to say of the cluster.
 
     Raises:
         ClusterUnreachable: it does not answer.
@@ -78,7 +78,11 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[str | None]:
     except RuntimeError as error:
         raise _named(options, error) from error
     _compare(options)
-    yield None if _is_client(options) else context.address_info["gcs_address"]
+    if _is_client(options):
+        yield None, f"Ray {ray.__version__}"
+    else:
+        found = context.address_info
+        yield found["gcs_address"], f"Ray {ray.__version__}{_dashboard(options, found['webui_url'])}"
     if options.address is not None:
         ray.shutdown()
 
@@ -116,6 +120,9 @@ def _connect(options: Options, address: str, warn: Callable[[str], None]) -> dic
     """Returns what makes `ray.init` join a cluster, and sets the environment for it."""
     token, path = probe.find_token(options)
     if address == "auto":
+        # As Ray does; but only of an address that is known can it be asked what it wants.
+        address = os.environ.get("RAY_ADDRESS") or address
+    if address == "auto":
         guarded = token is not None
     else:
         guarded = probe.ask(options, address, token)
@@ -132,6 +139,13 @@ def _connect(options: Options, address: str, warn: Callable[[str], None]) -> dic
     environment = options.runtime_env | ({"env_vars": options.env_vars} if options.env_vars else {})
     given = {"address": address, "runtime_env": environment or None}
     return given if _is_client(options) else given | {"job_config": _job(options)}
+
+
+def _dashboard(options: Options, url: str) -> str:
+    """Returns where a local cluster's dashboard is, which asks for the cluster's token."""
+    if options.dashboard is None or options.folder is None:
+        return ""
+    return f", dashboard at http://{url}, which asks for the token in {options.folder / 'token'}"
 
 
 def _job(options: Options) -> Any:

@@ -24,12 +24,12 @@ def serve(end: socket.socket, options: Options) -> None:
     threading.Thread(target=_follow_worker, args=(options,), name="flowtilla-follow", daemon=True).start()
     wire = Wire(end)
     try:
-        with join(options, partial(wire.send, "warning")) as address:
+        with join(options, partial(wire.send, "warning")) as (address, detail):
             _ignore_signals()
             # Only now: Ray reads the environment when it is imported, and `join` has set it.
             from flowtilla_executors.ray.calls import Calls
 
-            calls = Calls(wire, address, options)
+            calls = Calls(wire, address, detail, options)
             if not options.log_to_driver:
                 _silence()
             calls.serve()
