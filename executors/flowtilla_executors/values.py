@@ -142,9 +142,7 @@ def snapshot(value: Any) -> Snapshot:
     Raises:
         Exception: the value, or something in it, cannot be pickled.
     """
-    if type(value) in IMMUTABLE:
-        return Same(value)
-    return assembled(value, dumps(value), Dumped.copied)
+    return Same(value) if type(value) in IMMUTABLE else assembled(value, dumps(value), Dumped.copied)
 
 
 def lent(value: Any) -> Snapshot:
@@ -153,9 +151,7 @@ def lent(value: Any) -> Snapshot:
     Raises:
         Exception: the value, or something in it, cannot be pickled.
     """
-    if type(value) in IMMUTABLE:
-        return Same(value)
-    return assembled(value, dumps(value), Dumped.lent)
+    return Same(value) if type(value) in IMMUTABLE else assembled(value, dumps(value), Dumped.lent)
 
 
 def assembled(value: Any, whole: Dumped, make: Callable[[Dumped], Snapshot]) -> Snapshot:

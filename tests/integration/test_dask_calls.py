@@ -7,35 +7,25 @@ import pytest
 
 import dask_stages as s
 import executor_functions as f
+from backends import Backend
 from dask_cluster import start_scheduler, start_worker
-from executor_bench import Bench, call, context, over
+from executor_bench import call, context, making, over
 from fleet import until
 from flowtilla.errors import ResourcesUnavailable
 from flowtilla_executors import Parent
-from flowtilla_executors.dask import DaskExecutor
 
 
 @pytest.fixture
 def benches():
     """Executors of a test's own, closed after it."""
-    made = []
-
-    def make(**settings):
-        made.append(Bench(DaskExecutor(**settings)))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.close()
+    with making(Backend("dask")) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
 def dask():
-    bench = Bench(DaskExecutor(cpus=2))
-    bench.start()
-    yield bench
-    bench.close()
+    with making(Backend("dask")) as make:
+        yield make(cpus=2)
 
 
 def on_scheduler(bench, look):

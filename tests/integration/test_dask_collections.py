@@ -5,22 +5,20 @@ import gc
 import pytest
 
 import dask_stages as s
-from executor_bench import Bench, call, context, over
+from backends import Backend
+from executor_bench import call, context, making, over
 from fleet import until
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactRecord, ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
 from flowtilla.storage.results import load_result, store_result
 from flowtilla_executors import Parent
-from flowtilla_executors.dask import DaskExecutor
 
 
 @pytest.fixture(scope="module")
 def dask():
-    bench = Bench(DaskExecutor(cpus=2))
-    bench.start()
-    yield bench
-    bench.close()
+    with making(Backend("dask")) as make:
+        yield make(cpus=2)
 
 
 @pytest.fixture

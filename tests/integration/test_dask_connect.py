@@ -8,30 +8,21 @@ import pytest
 
 import dask_stages as s
 import executor_functions as f
+from backends import Backend
 from dask_cluster import dask_cluster, start_scheduler, start_worker
-from executor_bench import Bench, call
+from executor_bench import Bench, call, making
 from fleet import until
 from flowtilla.errors import ClusterMismatch, ClusterUnreachable, ConfigurationError, ResourcesUnavailable
-from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
 from flowtilla_executors.dask import DaskExecutor
 from flowtilla_executors.gpus import devices
-from flowtilla_executors.registry import create
 
 
 @pytest.fixture
 def benches():
     """Executors of a test's own, closed after it."""
-    made = []
-
-    def make(**settings):
-        made.append(Bench(create(ExecutorSettings.model_validate({"target": "dask", **settings}))))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.close()
+    with making(Backend("dask")) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")

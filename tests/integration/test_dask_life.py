@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 import executor_functions as f
+from backends import Backend
 from dask_cluster import dask_cluster, start_scheduler, start_worker
-from executor_bench import Bench, call
+from executor_bench import Bench, call, making
 from fleet import until
 from flowtilla.errors import ClusterLost, ClusterUnreachable
 from flowtilla_executors.dask import DaskExecutor
@@ -27,16 +28,8 @@ KNOWN = 10.0
 @pytest.fixture
 def benches():
     """Executors of a test's own, closed after it."""
-    made = []
-
-    def make(**settings):
-        made.append(Bench(DaskExecutor(**settings)))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for bench in made:
-        bench.close()
+    with making(Backend("dask")) as make:
+        yield make
 
 
 def scheduler_of(bench):
