@@ -143,6 +143,26 @@ def test_one_dead_worker_is_no_lost_cluster(benches, tmp_path):
         bench.close()
 
 
+def test_a_call_that_only_an_absent_worker_could_run_waits_for_it(benches, tmp_path):
+    """It fails neither at once nor later, and the run's log says what it waits for."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "plain")
+        winged = start_worker(tmp_path, stack, address, "winged", {"wings": 1})
+        until(lambda: (tmp_path / "worker.log").read_text().count("Registered to") == 2)
+        bench = benches(cluster_address=address)
+        os.killpg(winged.pid, signal.SIGKILL)
+        bench.until(lambda: not bench.executor.info().resources, "the worker was not missed")
+
+        waiting = bench.submit(call(f.give, 1, resources={"wings": 1}))
+        start_worker(tmp_path, stack, address, "winged again", {"wings": 1})
+
+        assert bench.outcome(waiting).value == 1
+        assert [line.message for line in bench.lines] == [
+            "no node that is up could give cpus=1, wings=1: the stage waits until one that could is back"
+        ]
+
+
 def test_a_restarted_scheduler_is_a_lost_cluster(benches, tmp_path):
     """What was there before it is gone; the executor joins it when it is started again."""
     with ExitStack() as stack:

@@ -136,3 +136,21 @@ def test_calls_move_when_one_node_of_several_dies(tmp_path: Path) -> None:
         assert joined.outcome(running).value is True
         assert joined.fetch(kept) == list(range(100_000))
         joined.close()
+
+
+def test_a_call_that_only_an_absent_node_could_run_waits_for_it(tmp_path: Path) -> None:
+    """It fails neither at once nor later, and the run's log says what it waits for."""
+    with started(tmp_path, cpus=1, resources={"wheels": 1}, host="127.0.0.2") as cluster:
+        first = cluster.add_node(resources={"wings": 1})
+        joined = bench(**cluster.settings)
+        cluster.end(first)
+        joined.until(lambda: not joined.executor.info().resources.get("wings"), "the node was not missed")
+
+        waiting = joined.submit(call(f.give, 1, resources={"wings": 1}))
+        cluster.add_node(resources={"wings": 1})
+
+        assert joined.outcome(waiting).value == 1
+        assert [line.message for line in joined.lines] == [
+            "no node that is up could give cpus=1, wings=1: the stage waits until one that could is back"
+        ]
+        joined.close()

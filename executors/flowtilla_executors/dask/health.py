@@ -9,6 +9,7 @@ from distributed import Client
 
 from flowtilla.errors import ClusterLost
 from flowtilla_executors.dask.needs import offered
+from flowtilla_executors.resources import Offers
 
 #: Seconds between two looks at the connection, and between two questions to the scheduler.
 _GLANCE, _LOOK = 0.2, 1.0
@@ -29,8 +30,9 @@ class Health:
 
     def __init__(self, client: Client, name: str, death: Callable[[], str | None], grows: bool) -> None:
         self.workers: list[Mapping[str, Any]] = []
-        #: What workers have or had: one that died comes back.
-        self.offers: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}
+        self.offers = Offers()
+        #: The resources that workers have or had.
+        self.counted: set[str] = set()
         self._client = client
         self.name = name
         self._death = death
@@ -46,9 +48,8 @@ class Health:
         async with asyncio.timeout(_ANSWER):
             identity = await self._client.scheduler.identity(n_workers=-1)
         self.workers = list(identity["workers"].values())
-        for worker in self.workers:
-            offer = offered(worker)
-            self.offers[tuple(sorted(offer.items()))] = offer
+        self.offers.update([offered(worker) for worker in self.workers])
+        self.counted.update(name for worker in self.workers for name in worker["resources"])
 
     async def watch(self) -> ClusterLost:
         """Returns how the cluster was lost, once it is."""

@@ -19,10 +19,11 @@ from flowtilla_executors.dask.endings import Endings, early
 from flowtilla_executors.dask.handle import Handle
 from flowtilla_executors.dask.health import Health
 from flowtilla_executors.dask.local import LocalCluster
-from flowtilla_executors.dask.needs import COUNTED, demanded
+from flowtilla_executors.dask.needs import COUNTED, demanded, met, needed
 from flowtilla_executors.dask.options import Options
 from flowtilla_executors.failures import cancelled, failed, timed_out
 from flowtilla_executors.outcome import Failure, Outcome
+from flowtilla_executors.resources import waits
 
 #: Bytes from which copying a value may hold up the event loop.
 _BIG = 1024 * 1024
@@ -121,7 +122,9 @@ class Session:
         """Begins a call once its parents have ended and there is room for it."""
         if without := next((parent for parent in parents if not parent.has_value), None):
             raise ExecutorError(f"the call of stage {without.call.context.stage!r} failed: it has no value to take")
-        resources = demanded(call, self._counted(), None if self._options.grows else self._nodes())
+        if not self._options.grows and not met(call, self._health.offers):
+            self._log_sink([waits(call.context, needed(call))])
+        resources = demanded(call, self._health.counted)
         handle = Handle(call, parents)
         if self._lost is not None or any(parent.future is None for parent in parents):
             handle.lose(self._lost or ClusterLost("the cluster that held a parent's value is gone"))
@@ -168,12 +171,6 @@ class Session:
             handle.settle(cancelled(handle.call, "its executor was closed", handle.started))
             self._release(handle)
         await self._stack.aclose()
-
-    def _nodes(self) -> list[dict[str, float]]:
-        return list(self._health.offers.values())
-
-    def _counted(self) -> frozenset[str]:
-        return frozenset(name for worker in self._health.workers for name in worker["resources"]) & COUNTED
 
     def _heard(self, event: Any) -> None:
         key, what, content = channel.received(event)

@@ -55,6 +55,7 @@ class Connection:
         self._autoscales = autoscales
         self._log_sink = log_sink
         self._nodes, self._detail, self._mailbox = Nodes([]), "", ""
+        self._offers = amounts.Offers()
         self._numbers = itertools.count()
         self._unsettled: dict[int, Handle] = {}
         self._fetching: dict[int, asyncio.Future[bytes]] = {}
@@ -158,9 +159,10 @@ class Connection:
                     f"stage {call.context.stage!r} asks for gpus={need.gpus:g}, and Ray gives parts only of one: "
                     "ask for a whole number, or for less than one"
                 )
-            if not self._autoscales:
-                amounts.check(call.context.stage, need.amounts, "ray", self._nodes.totals)
-            self._fitting.add(need)
+            if self._autoscales or self._offers.meet(call.context.stage, need.amounts, "ray"):
+                self._fitting.add(need)
+            else:
+                self._log_sink([amounts.waits(call.context, need.amounts)])
         return need
 
     def _send(self, *message: Any) -> None:
@@ -224,6 +226,7 @@ class Connection:
 
     def _hear_nodes(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self._offers.update(nodes.totals)
         self._fitting.clear()
 
     def _hear_gone(self, how: str) -> None:
