@@ -16,6 +16,8 @@ _OURS = "flowtilla" if RQ == "rq" else f"{RQ}:flowtilla"
 
 #: Sorted set: run id -> when its lease expires, in milliseconds.
 LEASES = f"{_OURS}:leases"
+#: Hash: when a worker last looked for expired leases, and until when the fleet is patient; in milliseconds.
+LOOKED = f"{_OURS}:looked"
 #: Sorted set: `namespace/run id` -> when the run's files may be removed, in seconds.
 ENDED = f"{_OURS}:ended"
 #: Set: every namespace that has runs.
@@ -49,6 +51,11 @@ def registry(kind: str, name: str) -> str:
 def worker(name: str) -> str:
     """Hash: RQ's record of a worker, with fields of our own."""
     return f"{RQ}:worker:{name}"
+
+
+def claim(worker_name: str) -> str:
+    """String: the ids of the runs that a worker claimed last; kept for a minute."""
+    return f"{_OURS}:claim:{worker_name}"
 
 
 def commands(worker_name: str) -> str:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ import redis
 
 import flowtilla
 from fleet import until
+from flowtilla.errors import RunQuarantined
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 LISTENS = re.compile(r"worker (\S+) listens on")
@@ -134,6 +136,28 @@ def test_a_worker_that_dies_is_started_again(start: Callable[..., Fleet], client
     assert lives(other)
     fleet.process.terminate()
     assert fleet.process.wait(30) == 0
+
+
+def test_a_run_whose_worker_dies_is_taken_over_at_once(
+    start: Callable[..., Fleet], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease need not run out: the supervisor saw the worker die, and how, which a quarantined run tells."""
+    (tmp_path / "deadly.py").write_text("import os\ndef dies():\n    os.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("FLOWTILLA__SERVICES__WORKER__ALLOWED_TARGETS", "[deadly.*]")
+    start("-n", "2")
+    with flowtilla.Client(url) as queue:
+        begun = time.monotonic()
+        run = queue.submit(flowtilla.Workflow("deadly", [{"name": "dies", "target": "deadly.dies"}]))
+
+        with pytest.raises(
+            RunQuarantined,
+            match=r"took its worker down 3 times in a row while dies ran.*"
+            r"pid \d+ on .*, had signal SIGKILL, after it had used \d+ MiB of memory at most",
+        ):
+            run.result(timeout=60)
+
+    # Three leases of ten seconds would be longer.
+    assert time.monotonic() - begun < 20
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(

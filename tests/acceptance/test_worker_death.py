@@ -110,7 +110,7 @@ def test_a_run_that_kills_its_worker_is_set_aside(fleet: Fleet) -> None:
         assert fleet.ended(f"victim-{number}") == 9
 
     fleet.start("survivor")
-    with pytest.raises(RunQuarantined, match="took its worker down 3 times while dies ran"):
+    with pytest.raises(RunQuarantined, match="took its worker down 3 times in a row while dies ran"):
         run.result(timeout=30)
     assert run.state == "quarantined"
     assert fleet.submit({"name": "echo"}, input={"x": 1}).result(timeout=30) == 1

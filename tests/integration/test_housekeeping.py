@@ -1,6 +1,7 @@
 """What the fleet sweeps up: nothing of a run outlives its retention, but its artifacts."""
 
 import asyncio
+import time
 from pathlib import Path
 
 from redis import Redis
@@ -17,7 +18,7 @@ def housekeep(fleet: Fleet, what: str) -> None:
     async def once() -> None:
         redis = Connections(fleet.settings.redis).asyncio()
         writer = Writer(redis)
-        house = Housekeeping(writer, redis, ["default"], fleet.settings.storage)
+        house = Housekeeping(writer, redis, ["default"], fleet.settings.services.worker.lease, fleet.settings.storage)
         await (house.sweep() if what == "sweep" else house.look())
         await writer.close()
         await redis.aclose()
@@ -76,6 +77,7 @@ def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet
         redis.zadd("flowtilla:leases", {run.id: [2000, 1000, 10**14][number]})
     redis.rpush("rq:queue:default", waiting)
     redis.zadd("flowtilla:leases", {b"\xff": 1})
+    redis.hset("flowtilla:looked", "at", round(time.time() * 1000))
 
     housekeep(fleet, "look")
 
@@ -83,3 +85,22 @@ def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet
     assert [run_id.decode() for run_id in redis.lrange("rq:queue:default", 0, -1)] == expected
     assert redis.zrange("rq:wip:default", 0, -1) == [f"{runs[2].id}:1-x".encode()]
     assert [redis.hget(f"rq:job:{run.id}", "losses") for run in runs] == [b"1", b"1", None, None]
+
+
+def test_after_an_outage_the_living_have_a_lease_to_renew(fleet: Fleet, redis: Redis) -> None:
+    """When nobody could look for a while nobody could renew either: what expired meanwhile is not taken yet."""
+    run = fleet.submit({"name": "echo"})
+    redis.delete("rq:queue:default")
+    redis.hset(f"rq:job:{run.id}", mapping={"status": "started", "token": "1-x", "attempt": 1})
+    redis.zadd("flowtilla:leases", {run.id: 1000})
+    now = round(time.time() * 1000)
+    redis.hset("flowtilla:looked", "at", now - 6000)
+
+    housekeep(fleet, "look")
+    assert redis.llen("rq:queue:default") == 0
+    patient_until = int(redis.hget("flowtilla:looked", "patient_until") or 0)
+    assert now < patient_until <= time.time() * 1000 + fleet.settings.services.worker.lease * 1000
+
+    redis.hset("flowtilla:looked", "patient_until", 0)
+    housekeep(fleet, "look")
+    assert redis.lrange("rq:queue:default", 0, -1) == [run.id.encode()]

@@ -16,6 +16,7 @@ from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
 from flowtilla.record import ErrorRecord, StageRecord, error_to_dict
 from flowtilla.states import RunState
+from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.scripts import COMMIT, LINES, RELEASE
 from flowtilla_worker.writer import Writer
 
@@ -32,7 +33,18 @@ _ENDS = {
 
 
 #: The fields of a job that a claim brings along.
-FIELDS = ("data", "origin", "namespace", "stages", "losses", "cluster_losses", "cancel", "log_parts")
+FIELDS = (
+    "data",
+    "origin",
+    "namespace",
+    "stages",
+    "cancel",
+    "log_parts",
+    "strikes",
+    "cluster_strikes",
+    "failures",
+    "lost_worker",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,11 @@ class Claim:
         """The queue it came from."""
         return self.job["origin"].decode()
 
+    def count(self, field: str) -> int:
+        """Returns a counter of the job; what is no number counts as none."""
+        text = self.job.get(field, b"")
+        return int(text) if text.isdigit() and len(text) < 10 else 0
+
     @property
     def namespace(self) -> str:
         """Where its artifacts live; empty when the job is none of ours."""
@@ -83,6 +100,7 @@ class Notes:
         job: fields of the job.
         lines: log lines.
         first: the number of the first of them in the run's log.
+        further: whether a stage has ended that had not ended in any earlier attempt.
     """
 
     stages: Sequence[StageRecord] = ()
@@ -90,6 +108,7 @@ class Notes:
     job: Mapping[str, str] = field(default_factory=dict)
     lines: Sequence[LogLine] = ()
     first: int = 1
+    further: bool = False
 
     def with_(self, values: Mapping[str, str], job: Mapping[str, str]) -> "Notes":
         """Returns the notes with more values and fields of the job."""
@@ -103,6 +122,7 @@ class Notes:
             "job": self.job,
             "lines": [line.to_json() for line in self.lines],
             "first": str(self.first),
+            "further": "1" if self.further else "0",
         }
 
 
@@ -163,6 +183,8 @@ class Attempt:
             outcome["exc_string"] = b64encode(zlib.compress(_described(error).encode())).decode()
         if state is RunState.QUARANTINED:
             fields["quarantined"] = "1"
+        elif state is RunState.FAILED:
+            fields["failures"] = str(self.claim.count("failures") + 1)
         if result is not None:
             outcome["return_value"] = b64encode(json.dumps(result, allow_nan=False).encode()).decode()
         if "result_reference" in notes.job:
@@ -191,11 +213,11 @@ class Attempt:
         found = [(int(fields[3]), fields[1].decode()) for _, fields in entries]
         return [(number, line) for number, line in found if number > after]
 
-    async def release(self, cluster_lost: bool = False) -> bool:
+    async def release(self, why: Halt) -> bool:
         """Hands the run back to the front of its queue.
 
         Args:
-            cluster_lost: whether that is because the cluster is gone, which is counted.
+            why: what ended the attempt; that its cluster is gone, or that it broke, is counted.
 
         Returns:
             Whether it was still this attempt's.
@@ -204,7 +226,7 @@ class Attempt:
         released = await self._writer.call(
             RELEASE,
             (keys.job(run_id), keys.LEASES, keys.registry("wip", queue), keys.queue(queue), keys.QUEUES),
-            (self.claim.token, run_id, keys.wake(queue), int(cluster_lost)),
+            (self.claim.token, run_id, keys.wake(queue), why.value),
         )
         return bool(released)
 

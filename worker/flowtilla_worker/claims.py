@@ -12,6 +12,7 @@ from rq.utils import utcformat
 
 from flowtilla import keys
 from flowtilla_worker.attempt import FIELDS, Claim
+from flowtilla_worker.engine.poison import MAX_CLUSTER_STRIKES, MAX_STRIKES
 from flowtilla_worker.scripts import CLAIM
 from flowtilla_worker.writer import Writer
 
@@ -33,17 +34,19 @@ class Claims:
 
     def __init__(self, writer: Writer, worker: str, queues: Sequence[str], lease: float) -> None:
         self._writer = writer
-        self._keys = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, *(keys.queue(name) for name in queues))
+        whose = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.claim(worker))
+        self._keys = (*whose, *(keys.queue(name) for name in queues))
         self._channels = [keys.wake(name) for name in queues]
         self._commands = keys.commands(worker)
         self._worker = worker
         self._lease = lease
 
-    async def take(self, count: int) -> list[Claim] | None:
+    async def take(self, count: int, idle: bool) -> list[Claim] | None:
         """Claims runs.
 
         Args:
             count: how many at most.
+            idle: whether the worker has nothing in hand; only then it gets a run that may be what kills workers, alone.
 
         Returns:
             The claims; fewer when the queues are empty; None while `rq suspend` holds the fleet.
@@ -57,10 +60,15 @@ class Claims:
                 secrets.token_hex(6),
                 round(self._lease * 1000),
                 utcformat(datetime.now(UTC)),
+                int(idle),
+                MAX_STRIKES - 1,
+                MAX_CLUSTER_STRIKES - 1,
                 keys.job(""),
                 keys.registry("wip", ""),
                 keys.queue(""),
                 keys.RUN,
+                keys.results(""),
+                keys.registry("failed", ""),
                 *FIELDS,
             ),
         )

@@ -39,13 +39,17 @@ class Housekeeping:
         writer: calls scripts.
         redis: an asyncio connection, for plain commands.
         queues: the worker's queues.
+        lease: seconds that the fleet is patient when Redis was away, for those who could not renew.
         storage: where ended runs left files.
     """
 
-    def __init__(self, writer: Writer, redis: Any, queues: Sequence[str], storage: StorageSettings) -> None:
+    def __init__(
+        self, writer: Writer, redis: Any, queues: Sequence[str], lease: float, storage: StorageSettings
+    ) -> None:
         self._writer = writer
         self._redis = redis
         self._queues = queues
+        self._lease = lease
         self._storage = storage
 
     async def run(self) -> None:
@@ -67,8 +71,8 @@ class Housekeeping:
 
     async def look(self) -> None:
         """Takes back runs whose lease expired, and queues scheduled ones whose time has come."""
-        prefixes = (keys.job(""), keys.registry("wip", ""), keys.queue(""), keys.wake(""))
-        calls = [self._writer.call(REAP, (keys.LEASES,), (_AT_ONCE, *prefixes))]
+        prefixes = (keys.job(""), keys.registry("wip", ""), keys.queue(""), keys.wake(""), keys.worker(""))
+        calls = [self._writer.call(REAP, (keys.LEASES, keys.LOOKED), (_AT_ONCE, round(self._lease * 1000), *prefixes))]
         now = time.time()
         for queue in self._queues:
             names = (keys.registry("scheduled", queue), keys.queue(queue), keys.QUEUES)

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import socket
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,6 +63,7 @@ class RegisteredWorker(BaseWorker):
             "ready_since": utcformat(compute.since),
             "cluster": compute.detail,
             "lease": repr(self._lease),
+            "peak_memory": str(_peak_memory()),
         }
 
     def take_name(self) -> None:
@@ -88,3 +91,9 @@ class RegisteredWorker(BaseWorker):
             except RedisError as error:
                 _log.warning("RQ's maintenance failed, it is tried again: %s", error)
             await asyncio.sleep(self.maintenance_interval)
+
+
+def _peak_memory() -> int:
+    """Returns the most bytes that this process has used."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flowtilla.logs import LogLine
 from flowtilla_worker.attempt import Claim
 from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.poison import suspect
 from flowtilla_worker.engine.runner import Runner
 
 _log = logging.getLogger("flowtilla.worker")
@@ -31,6 +32,7 @@ class Slots:
         self._make_runner = make_runner
         self._changed = changed
         self._runners: dict[str, Runner] = {}
+        self._alone = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -40,11 +42,12 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more runs can be taken."""
-        return self._size - len(self._runners)
+        """How many more runs can be taken; none beside one that may be what kills workers."""
+        return 0 if self._alone and self._runners else self._size - len(self._runners)
 
     def begin(self, claim: Claim) -> None:
         """Takes a claimed run in hand."""
+        self._alone = not self._runners and suspect(claim)
         runner = self._make_runner(claim)
         self._runners[claim.run_id] = runner
         task = asyncio.create_task(self._drive(runner))
@@ -111,7 +114,7 @@ class Slots:
         try:
             how = await runner.run()
         except Exception:
-            # A fault of ours. Its lease runs out and the run is tried again, as often as one that kills its worker.
+            # Not even that could be written down; the lease runs out, and the run is tried again.
             _log.exception("run %s: attempt %d broke", claim.run_id, claim.attempt)
         else:
             took = time.monotonic() - begun

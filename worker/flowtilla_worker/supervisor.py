@@ -40,6 +40,7 @@ class Supervisor:
         names: the workers' names.
         command: the command line of the worker of a name. One that is started again has another name, for the queue
             has yet to learn that the one before is gone.
+        bury: takes the name of a worker that did not end well, and how it ended.
         burst: workers end by themselves when the queues are empty, and are then not started again.
         env: the workers' environment; this process's when None.
         keep_open: descriptors that the workers inherit.
@@ -49,11 +50,13 @@ class Supervisor:
         self,
         names: Sequence[str],
         command: Callable[[str], Sequence[str]],
+        bury: Callable[[str, str], None],
         burst: bool = False,
         env: Mapping[str, str] | None = None,
         keep_open: Sequence[int] = (),
     ) -> None:
         self._workers = [_Worker(name, command, env, keep_open) for name in names]
+        self._bury = bury
         self._burst = burst
         self._stopping = False
 
@@ -88,6 +91,8 @@ class Supervisor:
                 self._start(worker)
             return
         worker.collect()
+        if worker.exit_code:
+            self._bury(worker.name, worker.ending)
         if self._stopping or (self._burst and worker.code == 0):
             worker.done = True
         elif worker.refused:
@@ -122,12 +127,12 @@ class _Worker:
         env: Mapping[str, str] | None,
         keep_open: Sequence[int],
     ) -> None:
-        self.name = name
         self.done = False
         #: When to start it again; None while it runs or has just ended.
         self.due: float | None = None
         #: Its last exit code, negative for a signal; 0 before it ever ended.
         self.code = 0
+        self._name = name
         self._command = command
         self._env = env
         self._keep_open = keep_open
@@ -135,6 +140,11 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._delay = FIRST_DELAY
+
+    @property
+    def name(self) -> str:
+        """What the fleet calls it, or did last: whoever is started again has a new one."""
+        return f"{self._name}-r{self._starts - 1}" if self._starts > 1 else self._name
 
     @property
     def running(self) -> bool:
@@ -156,15 +166,14 @@ class _Worker:
 
     def start(self) -> None:
         # A session of its own: Ctrl-C at the terminal reaches the supervisor only, so that no worker counts it twice.
-        name = f"{self.name}-r{self._starts}" if self._starts else self.name
+        self._starts += 1
         self._process = subprocess.Popen(
-            self._command(name),
+            self._command(self.name),
             stdin=subprocess.PIPE,
             start_new_session=True,
             env=self._env,
             pass_fds=self._keep_open,
         )
-        self._starts += 1
         self._started = time.monotonic()
         self.due = None
 

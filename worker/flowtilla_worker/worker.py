@@ -191,7 +191,7 @@ class Worker(RegisteredWorker):
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE) if self._compute.ready else 0
             try:
-                claims = await self._claims.take(room) if room else []
+                claims = await self._claims.take(room, idle=not self._slots) if room else []
             except ResponseError as error:
                 _log.error("claiming failed, it is tried again: %s", error)
                 await asyncio.sleep(_POLL)
@@ -246,7 +246,7 @@ class Worker(RegisteredWorker):
             self._loop.call_soon_threadsafe(self._slots.halt, cancelled, Halt.CANCELLED)
 
     async def _keep_house(self) -> None:
-        house = Housekeeping(self._writer, self._redis, self.queue_names(), self.settings.storage)
+        house = Housekeeping(self._writer, self._redis, self.queue_names(), self._own.lease, self.settings.storage)
         async with asyncio.TaskGroup() as group:
             group.create_task(house.run())
             group.create_task(self.maintain())

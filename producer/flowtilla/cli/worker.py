@@ -1,6 +1,7 @@
 """`flowtilla worker` and `flowtilla dev`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,12 +53,13 @@ def _work(settings: "Settings", name: str | None, burst: bool, supervised: bool)
 
 
 def _supervise(settings: "Settings", processes: int, name: str | None, burst: bool, flags: list[str]) -> int:
+    from flowtilla_worker.burial import bury
     from flowtilla_worker.logsetup import configure_logging
     from flowtilla_worker.supervisor import Supervisor, worker_command, worker_names
 
     configure_logging(settings.logging)
     names = worker_names(name, processes)
-    return Supervisor(names, lambda one: worker_command(one, *flags), burst).run()
+    return Supervisor(names, lambda one: worker_command(one, *flags), partial(bury, settings.redis), burst).run()
 
 
 def dev(

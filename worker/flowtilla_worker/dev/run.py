@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from flowtilla import config
 from flowtilla.settings import Settings
+from flowtilla_worker.burial import bury
 from flowtilla_worker.dev.dashboard import INSTALL, Dashboard
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 from flowtilla_worker.logsetup import configure_logging
@@ -50,7 +52,11 @@ def run_dev(processes: int = 1, port: int | None = None, dashboard: bool = True,
         names = worker_names("dev", processes)
         # The workers hold the server: should this process be killed, it stays until they have handed back their runs.
         supervisor = Supervisor(
-            names, lambda name: worker_command(name, *flags), env=os.environ | env, keep_open=[server.hold]
+            names,
+            lambda name: worker_command(name, *flags),
+            partial(bury, settings.redis),
+            env=os.environ | env,
+            keep_open=[server.hold],
         )
         return supervisor.run()
 

@@ -12,5 +12,7 @@ class Halt(Enum):
     HANDED_BACK = "handed back"
     #: The cluster it ran on is gone: the run goes back to the front of its queue, and that is counted.
     CLUSTER_LOST = "lost its cluster"
+    #: A fault of ours ended the attempt: the run goes back to the front of its queue, and that is counted.
+    BROKE = "broke"
     #: Another attempt owns it: nothing more is written.
     LOST = "lost"

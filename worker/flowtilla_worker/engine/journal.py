@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -34,6 +34,8 @@ class Journal:
 
     def __init__(self, attempt: Attempt, log: RunLog, total: int, halt: Callable[[Halt], None], careful: bool) -> None:
         self.records: dict[str, StageRecord] = {}
+        #: The stages that ended in an earlier attempt.
+        self.ended_before: Collection[str] = ()
         self._halt = halt
         self._careful = careful
         self._attempt = attempt
@@ -94,7 +96,8 @@ class Journal:
         records = [self.records[name] for name in self._changed]
         self._changed.clear()
         lines, first = self._log.take()
-        return Notes(records, {}, {"meta": self._meta()}, lines, first)
+        further = any(one.state.ended and one.name not in self.ended_before for one in records)
+        return Notes(records, {}, {"meta": self._meta()}, lines, first, further)
 
     async def close(self) -> None:
         """Stops reporting and forgets what waits."""

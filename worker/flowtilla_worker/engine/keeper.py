@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from flowtilla.errors import StorageError
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactRecord, ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
-from flowtilla.storage.results import store_result
+from flowtilla.storage.results import own_record, store_result
 from flowtilla_executors import MISSING, Failure, Literal
 from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.value import Parents, Value
@@ -17,6 +19,12 @@ from flowtilla_worker.plan.plan import PlannedStage
 
 #: The most bytes of JSON that are kept in Redis, for a value and for a result.
 INLINE = 64 * 1024
+
+#: Seconds between tries to publish what was committed while the storage is away: a minute in all.
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+
+
+_log = logging.getLogger("flowtilla.worker")
 
 
 class NotKept(Exception):
@@ -78,18 +86,19 @@ class Keeper:
 
         Raises:
             NotKept: its checkpoint cannot be read any more.
+            StorageError: what was kept is another run's.
         """
         kept = json.loads(text)
         if "reference" in kept:
+            own_record(kept["reference"]["record"], self._namespace, self._run_id)
             self.references[stage] = kept["reference"]
             return Value()
         if "value" in kept:
             value = kept["value"]
             length = len(value) if isinstance(value, (list, str)) else None
             return Value(None, None, value, length, isinstance(value, (list, str, dict)), type(value).__name__)
-        call = caller.internal_call(
-            load_checkpoint, stage, Literal(self._storage.model_dump(mode="json")), Literal(kept["checkpoint"])
-        )
+        own = (self._storage.model_dump(mode="json"), self._namespace, self._run_id)
+        call = caller.internal_call(load_checkpoint, stage, *map(Literal, (*own, kept["checkpoint"])))
         ended = await caller.run(call, ())
         if ended.outcome.failure is not None:
             raise NotKept(ended.outcome.failure)
@@ -97,14 +106,31 @@ class Keeper:
         return Value(ended.handle, None, outcome.value, outcome.length, outcome.iterable, outcome.kind, kept["indexes"])
 
     async def publish(self, artifacts: Sequence[Mapping[str, Any]]) -> None:
-        """Makes artifacts of a committed stage visible; doing it again is harmless."""
+        """Makes artifacts of a committed stage visible; doing it again is harmless.
+
+        Raises:
+            StorageError: the storage has been away for a while, and is.
+        """
         for one in artifacts:
-            await asyncio.to_thread(self._artifacts.publish, ArtifactRecord.model_validate(one))
+            record = ArtifactRecord.model_validate(one)
+            if record.run_id != self._run_id:
+                raise StorageError(f"{record.namespace}/{record.name} was not stored by this run, so it is not published")
+            await self._publish(record)
 
     async def discard(self, artifacts: Sequence[Mapping[str, Any]]) -> None:
         """Removes artifacts that will never be published."""
         for one in artifacts:
             await asyncio.to_thread(self._artifacts.discard, ArtifactRecord.model_validate(one))
+
+    async def _publish(self, record: ArtifactRecord) -> None:
+        for pause in _PAUSES:
+            try:
+                await asyncio.to_thread(self._artifacts.publish, record)
+                return
+            except StorageError as error:
+                _log.warning("run %s: %s; trying again in %g s", self._run_id, error, pause)
+                await asyncio.sleep(pause)
+        await asyncio.to_thread(self._artifacts.publish, record)
 
     @cached_property
     def _artifacts(self) -> ArtifactStore:

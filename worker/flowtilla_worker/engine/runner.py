@@ -4,12 +4,22 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError, LeaseLost, StageTimeout
+from flowtilla.errors import (
+    ClusterLost,
+    ExecutorClosed,
+    FlowtillaError,
+    LeaseLost,
+    MessageError,
+    StageTimeout,
+    StorageError,
+)
 from flowtilla.logs import LogLine
 from flowtilla.message import Message, decode
 from flowtilla.record import ErrorRecord, StageRecord
@@ -26,7 +36,7 @@ from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import INLINE, Keeper, NotKept, inline_json
 from flowtilla_worker.engine.log import RunLog
-from flowtilla_worker.engine.poison import losses, poison
+from flowtilla_worker.engine.poison import poison
 from flowtilla_worker.engine.restore import done_before
 from flowtilla_worker.engine.stages import Engine, error_record
 from flowtilla_worker.plan.plan import Plan, Planner
@@ -65,10 +75,10 @@ class Runner:
         self._why: Halt | None = None
         self._reason = ""
         self._task: asyncio.Task[Any] | None = None
-        self._earlier = {name: StageRecord.from_json(name, text) for name, text in claim.stages.items()}
+        self._earlier: dict[str, StageRecord] = {}
         self._run_log = RunLog(partial(store_log, settings.storage, claim.namespace, claim.run_id))
-        total = int(claim.job.get("stages", 0))
-        self._journal = Journal(attempt, self._run_log, total, self.halt, careful=losses(claim) > 0)
+        careful = claim.count("strikes") > 0
+        self._journal = Journal(attempt, self._run_log, claim.count("stages"), self.halt, careful)
 
     def halt(self, why: Halt, reason: str = "") -> None:
         """Stops the run soon; the first reason counts, and once the run is being ended none does."""
@@ -106,16 +116,21 @@ class Runner:
         except LeaseLost as error:
             _log.warning("%s", error)
             return Halt.LOST
+        except Exception:
+            # A fault of ours. The run is tried again, as often as one that kills its worker.
+            _log.exception("run %s: attempt %d broke", self.claim.run_id, self.claim.attempt)
+            self._reason = f"a fault of flowtilla, please report it:\n{traceback.format_exc()}"
+            return await self._stop(Halt.BROKE)
         finally:
             await self._journal.close()
 
     async def _work(self) -> RunState:
-        if self.claim.attempt > 1:
-            await self._resume_log()
-        # First of all: even reading the run's message or importing its targets may be what kills workers.
-        if (why := poison(self.claim, self._earlier)) is not None:
-            return await self._end(RunState.QUARANTINED, error=_refused(why))
         try:
+            if self.claim.attempt > 1:
+                await self._resume()
+            # Before all else: even reading the run's message or importing its targets may be what kills workers.
+            if (why := poison(self.claim, self._earlier, self._run_log.recent)) is not None:
+                return await self._end(RunState.QUARANTINED, error=_refused(why))
             message, plan = self._prepare()
         except FlowtillaError as error:
             return await self._end(RunState.FAILED, error=_refused(error))
@@ -123,11 +138,12 @@ class Runner:
         caller = Caller(self._compute.executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
         try:
             engine = await self._engine(plan, caller, keeper)
-        except NotKept as error:
-            return await self._end(RunState.FAILED, error=_outside(error.failure))
-        try:
             async with asyncio.timeout(message.timeout) as limit:
                 await engine.run()
+        except NotKept as error:
+            return await self._end(RunState.FAILED, error=_outside(error.failure))
+        except (StorageError, MessageError) as error:
+            return await self._end(RunState.FAILED, error=_refused(error))
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -149,9 +165,10 @@ class Runner:
         self._journal.resume(self._earlier[name] for name in done)
         values = {}
         for name in done:
-            await keeper.publish(self._earlier[name].artifacts)
-            if name in self.claim.values:
-                values[name] = await keeper.restore(caller, name, self.claim.values[name])
+            with _reading(f"what stage {name!r} left"):
+                await keeper.publish(self._earlier[name].artifacts)
+                if name in self.claim.values:
+                    values[name] = await keeper.restore(caller, name, self.claim.values[name])
         return Engine(plan, caller, self._journal, keeper, done, values)
 
     async def _finish(self, plan: Plan, engine: Engine, caller: Caller, keeper: Keeper) -> RunState:
@@ -190,16 +207,25 @@ class Runner:
         await self._attempt.end(state, notes=notes, keep=self._keep, started=self._started, result=result, error=error)
         return state
 
+    async def _resume(self) -> None:
+        """Takes up what earlier attempts left: their log, and the records of their stages."""
+        try:
+            with _reading("the log"):
+                await self._resume_log()
+        except FlowtillaError as error:
+            _log.error("run %s: what earlier attempts logged cannot be read any more: %s", self.claim.run_id, error)
+        with _reading("the record of a stage"):
+            self._earlier = {name: StageRecord.from_json(name, text) for name, text in self.claim.stages.items()}
+        self._journal.ended_before = {name for name, record in self._earlier.items() if record.state.ended}
+
     async def _resume_log(self) -> None:
         """Takes up the log that earlier attempts left: the parts in storage, and what came after in Redis."""
         parts = json.loads(self.claim.job.get("log_parts", b"[]"))
-        try:
-            texts = [await asyncio.to_thread(load_log, self._storage, part["record"]) for part in parts]
-        except FlowtillaError as error:
-            _log.error("run %s: a part of its log cannot be read any more: %s", self.claim.run_id, error)
-            parts, texts = [], []
+        own = (self._storage, self.claim.namespace, self.claim.run_id)
+        texts = [await asyncio.to_thread(load_log, *own, part["record"]) for part in parts]
         tail = await self._attempt.earlier_lines(after=parts[-1]["until"] if parts else 0)
         self._run_log.resume("".join(texts), tail, parts)
+        self._run_log.recent.extend(LogLine.from_json(self.claim.run_id, line) for _, line in tail)
 
     async def _store_log(self) -> dict[str, str]:
         """Stores the whole log and returns the field that refers to it. A log that cannot be stored fails no run."""
@@ -219,17 +245,30 @@ class Runner:
             return why
         if why is Halt.CANCELLED:
             return await self._end(RunState.CANCELLED)
-        if why is Halt.CLUSTER_LOST:
+        if why in (Halt.CLUSTER_LOST, Halt.BROKE):
             said = f"attempt {self.claim.attempt} ended: {self._reason}; the run goes back to its queue"
             self._journal.log([self._line(said)])
         await self._attempt.write(self._journal.take())
-        await self._attempt.release(cluster_lost=why is Halt.CLUSTER_LOST)
+        await self._attempt.release(why)
         return why
 
     def _line(self, message: str) -> LogLine:
         """Returns a line for the run's log that no stage wrote."""
         claim = self.claim
         return LogLine(claim.run_id, "", None, claim.attempt, time.time(), host(), "flowtilla", "ERROR", message)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turns what damaged data raises into an error that ends the run."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, FlowtillaError):
+            raise
+        raise MessageError(
+            f"{what} in Redis is damaged ({type(error).__name__}: {error}): submit the run again"
+        ) from error
 
 
 def _refused(error: FlowtillaError) -> ErrorRecord:

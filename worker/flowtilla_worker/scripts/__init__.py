@@ -9,5 +9,6 @@ RENEW = load(__name__, "renew")
 REAP = load(__name__, "reap")
 PROMOTE = load(__name__, "promote")
 LINES = load(__name__, "lines")
+BURY = load(__name__, "bury")
 
 ALL = (CLAIM, COMMIT, RELEASE, RENEW, REAP, PROMOTE, LINES)

@@ -1,7 +1,8 @@
 -- Moves runs off their queues and into a worker's hands: lease, attempt token, RQ's bookkeeping, in one step.
--- KEYS: leases, RQ's suspended switch, damaged, then the queues in order of priority
--- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, prefixes: job, wip registry, queue, run,
---       then the job's fields to return
+-- KEYS: leases, RQ's suspended switch, damaged, the worker's last claim, then the queues in order of priority
+-- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, 1 if the worker has nothing in hand,
+--       strikes that make a suspect: lost workers, lost clusters; prefixes: job, wip registry, queue, run, results,
+--       failed registry; then the job's fields to return
 -- Returns {suspended, {id, token, attempt, values of those fields, stages, values}, ...}; the last two only after a
 -- first attempt.
 local claimed = {redis.call('EXISTS', KEYS[2])}
@@ -9,9 +10,52 @@ if claimed[1] == 1 then
   return claimed
 end
 local wanted, worker, nonce, lease, stamp = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local JOB, WIP, QUEUE, RUN = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local idle, STRIKES, CLUSTER_STRIKES = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
+local JOB, WIP, QUEUE, RUN, RESULTS, FAILED = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+local FIELDS = 15
+-- Seconds that a suspect waits for a worker to itself, seconds that a claim may be asked for again, and that a run
+-- is kept which is refused.
+local PATIENCE, AGAIN, KEEP = 30, 60, 7 * 86400
 local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + lease
+
+local function name(queue)
+  return string.sub(queue, #QUEUE + 1)
+end
+
+local function hand_over(id, token, attempt)
+  local run = {id, token, attempt, redis.call('HMGET', JOB .. id, unpack(ARGV, FIELDS))}
+  if attempt > 1 then
+    local stages, values = RUN .. id .. ':stages', RUN .. id .. ':values'
+    -- An earlier end may have set these to expire.
+    for _, key in ipairs({JOB .. id, stages, values, RUN .. id .. ':log'}) do
+      redis.call('PERSIST', key)
+    end
+    run[5], run[6] = redis.call('HGETALL', stages), redis.call('HGETALL', values)
+  end
+  table.insert(claimed, run)
+end
+
+local function note_damage(id, queue, found)
+  redis.call('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = name(queue), id = id, found = found}))
+  redis.call('LTRIM', KEYS[3], 0, 999)
+end
+
+-- Ends a run that cannot be claimed because a key of its own is damaged. Each step by itself: any key may be bad.
+local function refuse(id, queue, why)
+  note_damage(id, queue, why)
+  local message = 'a key of the run in Redis is damaged (' .. why .. '): submit it again'
+  local over = time[1] + KEEP
+  redis.pcall('HDEL', JOB .. id, 'token')
+  redis.pcall('HSET', JOB .. id, 'status', 'failed', 'ended_at', stamp, 'failure',
+    cjson.encode({error = 'flowtilla.errors.MessageError', message = message}))
+  redis.pcall('ZREM', KEYS[1], id)
+  redis.pcall('ZADD', FAILED .. name(queue), over, id)
+  redis.pcall('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', '2', 'worker_name', worker)
+  for _, key in ipairs({JOB .. id, RESULTS .. id, RUN .. id .. ':stages', RUN .. id .. ':values', RUN .. id .. ':log'}) do
+    redis.pcall('EXPIRE', key, KEEP)
+  end
+end
 
 local function claimable(status, id)
   if status == 'started' then
@@ -21,6 +65,16 @@ local function claimable(status, id)
   return status ~= 'finished' and status ~= 'failed' and status ~= 'canceled' and status ~= 'stopped'
 end
 
+-- Whether a run may be what takes down workers, and has not waited long enough for one to itself.
+local function suspect(job, strikes, cluster_strikes)
+  if (tonumber(strikes) or 0) < STRIKES and (tonumber(cluster_strikes) or 0) < CLUSTER_STRIKES then
+    return false
+  end
+  redis.call('HSETNX', job, 'suspect_since', time[1])
+  return time[1] - (tonumber(redis.call('HGET', job, 'suspect_since')) or 0) < PATIENCE
+end
+
+-- Returns 'aside' when the run is for an idle worker, 'alone' when it was claimed and nothing may be beside it.
 local function claim(id, queue)
   local job = JOB .. id
   local kind = redis.call('TYPE', job)['ok']
@@ -28,41 +82,80 @@ local function claim(id, queue)
     return -- deleted while it waited
   end
   if kind ~= 'hash' or not string.match(id, '^[%w_%-]+$') then
-    redis.call('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = queue, id = id, found = kind}))
-    redis.call('LTRIM', KEYS[3], 0, 999)
+    return note_damage(id, queue, kind)
+  end
+  local held = redis.call('HMGET', job, 'status', 'strikes', 'cluster_strikes')
+  if not claimable(held[1], id) then
     return
   end
-  if not claimable(redis.call('HGET', job, 'status'), id) then
-    return
+  local alone = suspect(job, held[2], held[3])
+  if alone and not (idle and #claimed == 1) then
+    return 'aside'
   end
   local attempt = redis.call('HINCRBY', job, 'attempt', 1)
   local token = attempt .. '-' .. nonce .. '-' .. #claimed
-  redis.call('HSET', job, 'token', token, 'status', 'started', 'worker_name', worker, 'started_at', stamp,
-    'last_heartbeat', stamp, 'origin', string.sub(queue, #QUEUE + 1))
   redis.call('ZADD', KEYS[1], deadline, id)
+  redis.call('HSET', job, 'token', token, 'status', 'started', 'worker_name', worker, 'started_at', stamp,
+    'last_heartbeat', stamp, 'origin', name(queue))
+  redis.call('HDEL', job, 'suspect_since')
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
-  redis.call('ZADD', WIP .. string.sub(queue, #QUEUE + 1), '+inf', id .. ':' .. token)
-  local run = {id, token, attempt, redis.call('HMGET', job, unpack(ARGV, 10))}
-  if attempt > 1 then
-    -- An earlier end may have set these to expire.
-    local stages, values = RUN .. id .. ':stages', RUN .. id .. ':values'
-    for _, key in ipairs({job, stages, values}) do
-      redis.call('PERSIST', key)
-    end
-    run[5] = redis.call('HGETALL', stages)
-    run[6] = redis.call('HGETALL', values)
-  end
-  table.insert(claimed, run)
+  redis.pcall('ZADD', WIP .. name(queue), '+inf', id .. ':' .. token)
+  hand_over(id, token, attempt)
+  return alone and 'alone' or nil
 end
 
-for i = 4, #KEYS do
-  while #claimed <= wanted do
-    local id = redis.pcall('LPOP', KEYS[i])
-    -- Nothing there, or (a table) an error: somebody put a value of another kind where the queue should be.
-    if not id or type(id) == 'table' then
+-- The answer to the same claim may have been lost on its way.
+for id in string.gmatch(redis.call('GET', KEYS[4]) or '', '[^ ]+') do
+  local token = redis.call('HGET', JOB .. id, 'token') or ''
+  local attempt, own = string.match(token, '^(%d+)%-(%w+)%-')
+  if own == nonce then
+    hand_over(id, token, tonumber(attempt))
+  end
+end
+if #claimed > 1 then
+  return claimed
+end
+
+-- What is wrong for all must not fail one run after another.
+local leases = redis.call('TYPE', KEYS[1])['ok']
+if leases ~= 'zset' and leases ~= 'none' then
+  return redis.error_reply('ERR ' .. KEYS[1] .. ' is damaged: it is a ' .. leases .. '; delete it')
+end
+
+local function claim_from(queue)
+  local aside = {}
+  local kind = redis.call('TYPE', queue)['ok']
+  if kind == 'list' and #claimed == 1 then
+    -- Refused when memory is full, and then nothing has been taken.
+    redis.call('SET', KEYS[4], '', 'EX', AGAIN)
+  end
+  while kind == 'list' and #claimed <= wanted and #aside < 16 do
+    local id = redis.call('LPOP', queue)
+    if not id then
       break
     end
-    claim(id, KEYS[i])
+    local done, what = pcall(claim, id, queue)
+    if not done then
+      refuse(id, queue, type(what) == 'table' and what.err or tostring(what))
+    elseif what == 'aside' then
+      table.insert(aside, id)
+    elseif what == 'alone' then
+      wanted = 0
+    end
   end
+  for i = #aside, 1, -1 do
+    redis.call('LPUSH', queue, aside[i])
+  end
+end
+
+for i = 5, #KEYS do
+  claim_from(KEYS[i])
+end
+if #claimed > 1 then
+  local ids = {}
+  for i = 2, #claimed do
+    ids[i - 1] = claimed[i][1]
+  end
+  redis.call('SET', KEYS[4], table.concat(ids, ' '), 'EX', AGAIN)
 end
 return claimed

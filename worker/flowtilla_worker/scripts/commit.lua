@@ -1,13 +1,20 @@
 -- Writes what an attempt has to say, if the run is still its own. Returns 'ok', 'cancel' (ok, and stop), or 'lost'.
 -- KEYS: job, stages, values, log, leases, wip registry, registry to end in, results, ended, worker
 -- ARGV: token, run id, lines the log keeps, and what to write, as JSON whose leaves are strings:
---       {stages, values, job: {field: text}, lines: [text], first: the number of the first line in the whole log}, and
+--       {stages, values, job: {field: text}, lines: [text], first: the number of the first line in the whole log,
+--       further: '1' when a stage has ended that had not in any attempt}, and
 --       when the run ends {end: {keep: seconds to keep it, over: the second that is over, member: of ended, forget: '1' when the values may go, counter: the worker's,
 --       worked: seconds, result: {field: text}}}
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 'lost'
 end
+-- First a write that needs no memory: those after it are then not refused when memory is full.
+redis.call('ZREM', KEYS[5], '')
 local say = cjson.decode(ARGV[4])
+if say.further == '1' then
+  -- Whatever took down the workers before, the run got on: strikes are those in a row.
+  redis.call('HDEL', KEYS[1], 'strikes', 'cluster_strikes')
+end
 
 local function write(key, fields)
   for field, text in pairs(fields) do

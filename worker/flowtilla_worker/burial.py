@@ -1,0 +1,36 @@
+"""What is done for a worker that died by whoever saw it die: its runs need not wait until their leases run out."""
+
+import logging
+
+from redis.exceptions import RedisError
+
+from flowtilla import keys
+from flowtilla.settings import RedisSettings
+from flowtilla_worker.connections import Connections
+from flowtilla_worker.scripts import BURY
+
+_log = logging.getLogger("flowtilla.supervisor")
+
+#: Seconds for a Redis to answer; without it the leases run out by themselves.
+_PATIENCE = 2.0
+
+
+def bury(redis: RedisSettings, worker: str, ending: str) -> None:
+    """Notes how a worker ended, and lets the leases of its runs run out at once.
+
+    Args:
+        redis: where its runs are.
+        worker: its name.
+        ending: how it ended, such as `signal SIGKILL`.
+    """
+    connection = Connections(redis).blocking(patience=_PATIENCE)
+    try:
+        arguments = (worker, ending, keys.job(""))
+        held = connection.eval(BURY.text, 2, keys.LEASES, keys.worker(worker), *arguments)
+    except (RedisError, OSError) as error:
+        _log.warning("the runs of worker %s wait until their leases run out: %s", worker, error)
+    else:
+        if held:
+            _log.warning("%d runs of worker %s are taken over", held, worker)
+    finally:
+        connection.close()
