@@ -1,13 +1,15 @@
 """One worker on one embedded server, for the benchmarks."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -39,12 +41,14 @@ class Bench:
             "FLOWTILLA__SERVICES__WORKER__MODULES": '["noop"]',
         }
 
-    @contextmanager
-    def worker(self, mode: str, name: str = "bench") -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, mode: str, name: str = "bench") -> AbstractContextManager[subprocess.Popen[bytes]]:
         """Runs a worker whose stages run in threads or processes; entered once it listens."""
-        env = self.env | {
-            "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": f'{{"target": "local", "mode": "{mode}", "cpus": 2}}'
-        }
+        return self.worker_on({"target": "local", "mode": mode, "cpus": 2}, name)
+
+    @contextmanager
+    def worker_on(self, executor: dict[str, Any], name: str = "bench") -> Iterator[subprocess.Popen[bytes]]:
+        """Runs a worker on an executor, as the configuration has it; entered once it listens."""
+        env = self.env | {"FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(executor)}
         command = [sys.executable, "-m", "flowtilla.cli", "worker", "--name", name]
         log = self.folder / f"{name}.log"
         with log.open("wb") as file:

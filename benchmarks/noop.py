@@ -16,6 +16,13 @@ def job() -> None:
 
 
 @flowtilla.stage
+def chatty() -> list[int]:
+    """Prints two lines."""
+    print("one\ntwo")
+    return [1, 2, 3]
+
+
+@flowtilla.stage
 def numbers(n: int) -> list[int]:
     """The first n numbers."""
     return list(range(n))

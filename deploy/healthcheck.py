@@ -4,11 +4,11 @@ import socket
 import sys
 from datetime import UTC, datetime, timedelta
 
-import redis
 from rq.utils import utcparse
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from flowtilla import config
+from flowtilla.connection import connect
 
 #: Many heartbeats, and more than one maintenance of a busy machine.
 PATIENCE = timedelta(minutes=1)
@@ -16,8 +16,7 @@ PATIENCE = timedelta(minutes=1)
 
 def main() -> int:
     """Returns the exit code."""
-    url = config.load().redis.url.get_secret_value()
-    with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as connection:
+    with connect(config.load().redis, socket_timeout=5, socket_connect_timeout=5) as connection:
         pipeline = connection.pipeline(transaction=False)
         for key in connection.smembers(REDIS_WORKER_KEYS):
             pipeline.hmget(key, "hostname", "last_heartbeat", "death")

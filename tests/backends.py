@@ -28,6 +28,7 @@ class Backend:
         settings: as in the configuration file, for two cpus.
         isolates: whether each stage has a process of its own, which can die alone.
         autopsies: whether it can say how a process died.
+        force: how it stops a stage that does not stop by itself: `kill`, `interrupt` (its Python code), or None.
         cluster: starts a cluster with the back end's own command and gives the settings that reach it.
     """
 
@@ -35,6 +36,7 @@ class Backend:
     settings: dict[str, Any] = field(default_factory=dict)
     isolates: bool = True
     autopsies: bool = True
+    force: str | None = "kill"
     cluster: Callable[..., AbstractContextManager[dict[str, Any]]] | None = None
 
     def started(self, folder: Path, stack: ExitStack) -> "Backend":
@@ -52,12 +54,12 @@ class Backend:
 
 
 BACKENDS = {
-    "local-threads": Backend("local", {"mode": "threads"}, isolates=False),
+    "local-threads": Backend("local", {"mode": "threads"}, isolates=False, force=None),
     "local-processes": Backend("local", {"mode": "processes"}),
     "ray": Backend("ray", {"object_store_memory": "300MB"}, autopsies=False),
     "ray-address": Backend("ray", cluster=ray_cluster, autopsies=False),
-    "dask": Backend("dask"),
-    "dask-address": Backend("dask", cluster=dask_cluster),
+    "dask": Backend("dask", force="interrupt"),
+    "dask-address": Backend("dask", force="interrupt", cluster=dask_cluster),
 }
 
 

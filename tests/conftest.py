@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis import Redis
 
@@ -17,6 +18,10 @@ from fleet import Fleet
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
 pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running")
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("flowtilla")
+hypothesis.settings.load_profile("flowtilla")
 
 #: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
 ALARM = 120

@@ -27,16 +27,17 @@ class Fleet:
     """Worker processes on one server.
 
     Args:
-        url: the server's.
+        url: the server's; or all that the configuration's `redis` is.
         folder: for logs, and the files through which stages and tests meet.
         storage: where artifacts, results and logs go; a folder in `folder` when None.
     """
 
-    def __init__(self, url: str, folder: Path, storage: dict[str, Any] | None = None) -> None:
-        self.url = url
+    def __init__(self, url: str | dict[str, Any], folder: Path, storage: dict[str, Any] | None = None) -> None:
+        self.redis = {"url": url} if isinstance(url, str) else url
+        self.url = self.redis.get("url", "")
         self.folder = folder
         self.storage = storage or {"base_path": str(folder / "storage")}
-        self.settings = Settings.model_validate({"redis": {"url": url}, "storage": self.storage})
+        self.settings = Settings.model_validate({"redis": self.redis, "storage": self.storage})
         self.client = flowtilla.Client(settings=self.settings)
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self._started: list[subprocess.Popen[bytes]] = []
@@ -78,7 +79,7 @@ class Fleet:
         worker |= {key.upper(): value for key, value in settings.items()}
         env = os.environ | {
             "PYTHONPATH": str(MODULES),
-            "FLOWTILLA__REDIS__URL": self.url,
+            "FLOWTILLA__REDIS": json.dumps(self.redis),
             "FLOWTILLA__STORAGE": json.dumps(self.storage),
             "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(
                 executor or {"target": "local", "mode": mode, "cpus": 4}

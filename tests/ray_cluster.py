@@ -36,12 +36,14 @@ class RayCluster:
         environment: of the nodes.
         address: where its control store is.
         client_port: where its Ray Client server is, or soon will be.
+        short: where its heads keep their files; the paths of Ray's sockets must be short.
     """
 
     folder: Path
     environment: dict[str, str]
     address: str
     client_port: int
+    short: Path
     nodes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property
@@ -67,10 +69,25 @@ class RayCluster:
             else:
                 return self.settings | {"cluster_address": f"ray://{self.host}:{self.client_port}"}
 
-    def add_node(self, *options: str, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
-        """Starts a node, the first one as the head, and returns the pid of its `ray start`."""
+    def start_head(self, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
+        """Starts the head, or another in place of one that ended; returns the pid of its `ray start`."""
+        port = self.address.rpartition(":")[2]
+        # With a folder of its own, for in another head's it would find nodes of that.
+        options = ["--head", f"--port={port}", f"--temp-dir={self.short / str(len(self.nodes))}"]
+        options += ["--include-dashboard=false", f"--ray-client-server-port={self.client_port}"]
+        return self._start(self.host, options, cpus, resources)
+
+    def add_node(self, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
+        """Starts a node that joins, and returns the pid of its `ray start`."""
+        return self._start(f"127.0.0.{len(self.nodes) + 10}", [f"--address={self.address}"], cpus, resources)
+
+    def end(self, node: int) -> None:
+        """Kills all processes of a node, by the pid of its `ray start`."""
+        session.end(node)
+        next(each for each in self.nodes if each.pid == node).wait()
+
+    def _start(self, host: str, options: list[str], cpus: float, resources: dict[str, float] | None) -> int:
         log = self.folder / f"node-{len(self.nodes)}.log"
-        host = self.host if not self.nodes else f"127.0.0.{len(self.nodes) + 10}"
         ray = Path(sys.executable).with_name("ray")
         command = [str(ray), "start", "--block", f"--node-ip-address={host}"]
         command += [
@@ -80,7 +97,7 @@ class RayCluster:
             "--object-store-memory=300000000",
         ]
         command += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        command += options or [f"--address={self.address}"]
+        command += options
         # Despite its name: 0 keeps Ray from taking this machine's other address for 127.0.0.1.
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if host == "127.0.0.1" else "1"}
         with log.open("wb") as output:
@@ -94,11 +111,6 @@ class RayCluster:
         self.nodes.append(node)
         self._await(node, log, "--block")
         return node.pid
-
-    def end(self, node: int) -> None:
-        """Kills all processes of a node, by the pid of its `ray start`."""
-        session.end(node)
-        next(each for each in self.nodes if each.pid == node).wait()
 
     @staticmethod
     def _await(node: "subprocess.Popen[bytes]", log: Path, sign: str) -> None:
@@ -125,7 +137,6 @@ def started(
         host: the head's address; only one other than 127.0.0.1 takes further nodes.
     """
     with ExitStack() as stack:
-        # Not in `folder`: the paths of Ray's sockets must be short.
         short = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
         )
@@ -135,17 +146,9 @@ def started(
             token.write_text(secrets.token_hex(32))
             environment["RAY_AUTH_TOKEN_PATH"] = str(token)
         port, client_port = _free_port(), _free_port()
-        cluster = RayCluster(folder, environment, f"{host}:{port}", client_port)
+        cluster = RayCluster(folder, environment, f"{host}:{port}", client_port, short)
         stack.callback(lambda: [cluster.end(node.pid) for node in reversed(cluster.nodes)])
-        cluster.add_node(
-            "--head",
-            f"--port={port}",
-            f"--temp-dir={short}",
-            "--include-dashboard=false",
-            f"--ray-client-server-port={client_port}",
-            cpus=cpus,
-            resources=resources,
-        )
+        cluster.start_head(cpus, resources)
         yield cluster
 
 

@@ -127,7 +127,12 @@ class Executor(ABC, Generic[Handle]):
 
     @abstractmethod
     async def cancel(self, handle: Handle) -> None:
-        """Stops a call, running or not; its outcome then is a failure of class `asyncio.CancelledError`."""
+        """Stops a call, running or not, and returns once it is known that nothing of it runs any more.
+
+        Its outcome is there at once: a failure of class `asyncio.CancelledError`, unless it had one before. A call that
+        took too long is stopped in any case; cancelling it waits for its end in the same way. The call's stage is asked
+        first: if it heeds that, by `context().cancelled` or `on_cancel`, it has `GRACE` before force is used.
+        """
 
     @abstractmethod
     def info(self) -> ExecutorInfo:

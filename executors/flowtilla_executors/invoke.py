@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from flowtilla import targets
+from flowtilla.cancellation import Cancellation
 from flowtilla.context import Context, entered
 from flowtilla.errors import ValueNotStorable
 from flowtilla.logs import LogLine
@@ -35,7 +36,7 @@ def invoke(
     parents: Sequence[Snapshot],
     keep: Callable[[Any], Kept],
     emit: Callable[[Sequence[LogLine]], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> tuple[Kept | None, Outcome]:
     """Runs a call to its end, however it ends.
 
@@ -44,7 +45,7 @@ def invoke(
         parents: what the call's arguments refer to; each use of a parent takes a fresh copy.
         keep: pickles the value, or otherwise makes it the executor's; what it raises fails the call.
         emit: takes log lines while the call runs, from any thread.
-        cancelled: what `context().cancelled` asks.
+        cancellation: asks the stage to stop; None when nobody will.
 
     Returns:
         What `keep` returned (None when the call failed), and how the call ended.
@@ -55,7 +56,7 @@ def invoke(
     kept = None
     with recording(call.context, emit) as recorder:
         try:
-            run = _Run(call, parents, recorder, staged, cancelled)
+            run = _Run(call, parents, recorder, staged, cancellation or Cancellation())
             value = run.once() if call.items is None else run.map(call.items)
             kept = _checked(keep, value, call.context)
             found = {
@@ -83,7 +84,7 @@ class _Run:
     parents: Sequence[Snapshot]
     recorder: Recorder
     staged: list[dict[str, Any]]
-    cancelled: Callable[[], bool] | None
+    cancellation: Cancellation
     failures: list[tuple[int, Failure]] = field(default_factory=list)
     busy: float = 0.0
 
@@ -97,7 +98,7 @@ class _Run:
         function, arguments, keywords = _function(self.call.target), self._arguments(), self._keywords()
         results = []
         for position, item in enumerate(self._window(items)):
-            if self.cancelled is not None and self.cancelled():
+            if self.cancellation.requested:
                 raise asyncio.CancelledError("the call was stopped between two items")
             index = items.start + position if items.indexes is None else items.indexes[position]
             staged: list[dict[str, Any]] = []
@@ -119,13 +120,14 @@ class _Run:
         item: int | None,
         staged: list[dict[str, Any]],
     ) -> Any:
-        call = self.call
-        with entered(call.context, item=item, timeout=call.timeout, _staged=staged, _cancelled=self.cancelled):
+        call, cancellation = self.call, self.cancellation
+        with entered(call.context, item=item, timeout=call.timeout, _staged=staged, _cancellation=cancellation):
             begun = time.perf_counter()
             try:
                 return _drained(function(*args, **kwargs))
             finally:
                 self.busy += time.perf_counter() - begun
+                cancellation.forget()
                 self.recorder.end_lines()
 
     def _arguments(self) -> list[Callable[[], Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowtilla.cancellation import Cancellation
 from flowtilla.logs import LogLine
 from flowtilla_executors.call import Call
 from flowtilla_executors.invoke import invoke
@@ -36,14 +37,14 @@ def run(
     parents: Sequence[Kept],
     keep: Callable[[Any], Snapshot] = snapshot,
     emit: Callable[[Sequence[LogLine]], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> tuple[Kept, Outcome]:
     """Runs a call to its end, however it ends.
 
     Args:
         call: what to run.
         parents: what the calls it refers to left.
-        keep, emit, cancelled: as `invoke` has them.
+        keep, emit, cancellation: as `invoke` has them.
 
     Returns:
         What it leaves, and how it ended.
@@ -52,5 +53,5 @@ def run(
         now = time.time()
         return Kept(None, False), Outcome(now, now, host(), os.getpid(), early=True)
     values = [parent.value for parent in parents if parent.value is not None]
-    kept, outcome = invoke(call, values, keep, emit, cancelled)
+    kept, outcome = invoke(call, values, keep, emit, cancellation)
     return Kept(kept, not outcome.artifacts), outcome

@@ -1,15 +1,15 @@
 """The same verbs for asyncio services."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import redis.asyncio
-
-from flowtilla import protocol
+from flowtilla import orders, protocol
 from flowtilla.client import with_url
+from flowtilla.connection import connect_async
 from flowtilla.logs import LogLine
+from flowtilla.names import whole_run_id
 from flowtilla.record import RunRecord
 from flowtilla.run import artifacts_of
 from flowtilla.settings import Settings
@@ -75,13 +75,13 @@ class AsyncClient:
     """Submits workflow runs and reads what became of them; see `Client`.
 
     Args:
-        url: the Redis; from the configuration when None.
+        url: the Redis; as the configuration's `redis` says when None.
         settings: the whole configuration; read from the file and the environment when None.
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self.settings = with_url(settings, url)
-        self._redis = redis.asyncio.Redis.from_url(self.settings.redis.url.get_secret_value())
+        self._redis = connect_async(self.settings.redis)
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +114,7 @@ class AsyncClient:
 
     async def get(self, run_id: str) -> AsyncRun:
         """Returns a run by its id; see `Client.get`."""
+        run_id = whole_run_id(run_id, self.settings.services.compute.default_namespace)
         await adrive(protocol.fetch(run_id), self._redis)
         return self._run(run_id)
 
@@ -133,6 +134,18 @@ class AsyncClient:
     async def workers(self) -> list[WorkerRecord]:
         """Returns the live workers of the fleet; see `Client.workers`."""
         return await adrive(list_workers(), self._redis)
+
+    async def drain(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Tells workers to take no more runs, and to end when they have none left; see `Client.drain`."""
+        return await adrive(orders.drain(orders.Whom(workers, queues, all)), self._redis)
+
+    async def suspend(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Lets workers take no runs, or nobody any from some queues; see `Client.suspend`."""
+        return await adrive(orders.suspend(orders.Whom(workers, queues, all)), self._redis)
+
+    async def resume(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Takes back what `suspend` told, or `drain`; see `Client.resume`."""
+        return await adrive(orders.resume(orders.Whom(workers, queues, all)), self._redis)
 
     def _run(self, run_id: str) -> AsyncRun:
         return AsyncRun(run_id, self._redis, self.settings)

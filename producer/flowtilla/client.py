@@ -1,19 +1,22 @@
 """The client: what a service uses to submit runs and to read what became of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import redis
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from flowtilla import config as configuration
-from flowtilla import protocol
+from flowtilla import orders, protocol
+from flowtilla.connection import connect
+from flowtilla.errors import ConfigurationError
+from flowtilla.names import whole_run_id
+from flowtilla.problems import describe
 from flowtilla.record import RunRecord
 from flowtilla.run import Run
-from flowtilla.settings import Settings
+from flowtilla.settings import RedisSettings, Settings
 from flowtilla.states import RunState
 from flowtilla.steps import drive
 from flowtilla.submission import Submission, enqueue, enqueue_many, prepare
@@ -27,13 +30,13 @@ class Client:
     Thread-safe; connects on first use. Also a context manager.
 
     Args:
-        url: the Redis, such as `redis://localhost:6379/0`; from the configuration when None.
+        url: the Redis, such as `redis://localhost:6379/0`; as the configuration's `redis` says when None.
         settings: the whole configuration; read from the file and the environment when None.
     """
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self.settings = with_url(settings, url)
-        self._redis: redis.Redis = redis.Redis.from_url(self.settings.redis.url.get_secret_value())
+        self._redis = connect(self.settings.redis)
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +72,8 @@ class Client:
             input: what root stages get as keyword arguments; plain data.
             namespace: where its artifacts and objects live; the configuration's default when None.
             queue: the queue to push it onto.
-            run_id: an id of your own; when a run has it already, that run is returned and nothing is enqueued.
+            run_id: an id of your own, unique in its namespace, which is put in front of it: `namespace--run_id`. When a
+                run has it already, that run is returned and nothing is enqueued.
             idempotency_key: any text; the second submit with an equal key in a namespace returns the first run.
             timeout: seconds, or "90s", that the whole run may take.
             retention: seconds, or "7d", that the run is kept after its end.
@@ -106,11 +110,12 @@ class Client:
         return [self._run(submission.run_id) for submission in submissions]
 
     def get(self, run_id: str) -> Run:
-        """Returns a run by its id.
+        """Returns a run by its id; one without `--` is of a run in the configuration's default namespace.
 
         Raises:
             RunNotFound: there is no such run.
         """
+        run_id = whole_run_id(run_id, self.settings.services.compute.default_namespace)
         drive(protocol.fetch(run_id), self._redis)
         return self._run(run_id)
 
@@ -135,13 +140,71 @@ class Client:
         """Returns the live workers of the fleet, by name: what each has in hand, and whether its executor is ready."""
         return drive(list_workers(), self._redis)
 
+    def drain(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Tells workers to take no more runs, and to end when they have none left, however long that takes.
+
+        That is kept in Redis until it is done. A supervised worker is not started again.
+
+        Args:
+            workers: live workers, by name.
+            queues: the live workers that work on one of these.
+            all: all live workers.
+
+        Returns:
+            Those workers.
+
+        Raises:
+            WorkerNotFound: no live worker has the name, or works on the queue.
+        """
+        return drive(orders.drain(orders.Whom(workers, queues, all)), self._redis)
+
+    def suspend(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Lets workers take no runs, or nobody any from some queues, until `resume`; runs in hand go on.
+
+        That is kept in Redis: for queues and the fleet until it is taken back, for a worker as long as it lives.
+
+        Args:
+            workers: live workers, by name.
+            queues: queues.
+            all: the whole fleet, as `rq suspend` does.
+
+        Returns:
+            The live workers that it concerns.
+
+        Raises:
+            WorkerNotFound: no live worker has the name.
+            QueueNotFound: there is no such queue.
+        """
+        return drive(orders.suspend(orders.Whom(workers, queues, all)), self._redis)
+
+    def resume(self, *workers: str, queues: Collection[str] = (), all: bool = False) -> list[WorkerRecord]:
+        """Takes back what `suspend` told, or `drain` told workers that have not ended yet.
+
+        Args:
+            workers: live workers, by name.
+            queues: queues.
+            all: the whole fleet, as `rq resume` does, and each of its workers and queues.
+
+        Returns:
+            The live workers that it concerns.
+
+        Raises:
+            WorkerNotFound: no live worker has the name.
+            QueueNotFound: there is no such queue.
+        """
+        return drive(orders.resume(orders.Whom(workers, queues, all)), self._redis)
+
     def _run(self, run_id: str) -> Run:
         return Run(run_id, self._redis, self.settings)
 
 
 def with_url(settings: Settings | None, url: str | None) -> Settings:
-    """Returns the settings, read from file and environment when None, with another Redis when a URL is given."""
+    """Returns the settings, read from file and environment when None; a URL replaces their whole `redis`."""
     settings = configuration.load() if settings is None else settings
     if url is None:
         return settings
-    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": SecretStr(url)})})
+    try:
+        redis = RedisSettings(url=SecretStr(url))
+    except ValidationError as error:
+        raise ConfigurationError(describe(error, "the URL")) from None
+    return settings.model_copy(update={"redis": redis})

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -35,7 +35,7 @@ DEFAULT_FILE = "flowtilla.yaml"
 DEV_FILE = Path(".flowtilla", "dev.json")
 
 # What errors never show.
-_SECRETS = (("redis", "url"), ("storage", "parameters"))
+_SECRETS = (("redis", "url"), ("redis", "sentinel", "password"), ("signing", "keys"), ("storage", "parameters"))
 
 
 def load(
@@ -148,7 +148,9 @@ def _build(sources: list[_Source]) -> Settings:
 def _explain(error: ValidationError, sources: list[_Source]) -> str:
     details: dict[_Source, list[ErrorDetails]] = {}
     for detail in error.errors():
-        source = next(source for source in sources if source.has(detail["loc"]))
+        # What is missing is in no source; then it is the one that has what it is missing from.
+        paths = (detail["loc"][:end] for end in range(len(detail["loc"]), -1, -1))
+        source = next(source for path in paths for source in sources if source.has(path))
         details.setdefault(source, []).append(detail)
     return "\n".join(source.explain(found) for source, found in details.items())
 
@@ -164,8 +166,10 @@ def _known(model: type[BaseModel], path: tuple[str, ...] = ()) -> dict[tuple[str
     """Returns the keys that each mapping of the settings takes, to suggest the one that was meant."""
     keys = {path: list(model.model_fields)}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= _known(field.annotation, (*path, name))
+        # `Section | None` is two.
+        for one in (field.annotation, *get_args(field.annotation)):
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                keys |= _known(one, (*path, name))
     return keys
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from flowtilla.cancellation import Cancellation
 from flowtilla.errors import NotInStage
 from flowtilla.settings import StorageSettings
 
@@ -42,7 +43,7 @@ class Context:
     # Records of what the stage stored; published when the stage is committed, discarded when it fails.
     _staged: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
     _started: float = field(default_factory=time.time, repr=False)
-    _cancelled: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
+    _cancellation: Cancellation | None = field(default=None, repr=False, compare=False)
 
     # Copies, since stages that share a process must not share a mutable value.
     @cached_property
@@ -67,8 +68,24 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was cancelled; long loops may look at it and return."""
-        return self._cancelled is not None and self._cancelled()
+        """Whether this stage or item is to stop: its run was cancelled or is handed back, or its time is over.
+
+        Long loops may look at it and return; what they return then nobody takes.
+        """
+        return self._cancellation is not None and self._cancellation.look()
+
+    def on_cancel(self, callback: Callable[[], object]) -> None:
+        """Registers clean-up for when this stage or item is to stop; it runs then, once, in the stage's process.
+
+        Args:
+            callback: a plain function without arguments. It runs on a thread of its own while the stage still does, the
+                last one registered first, and is forgotten when the stage's function, or that of the item, has ended.
+
+        Raises:
+            TypeError: it is not a plain function.
+        """
+        if self._cancellation is not None:
+            self._cancellation.on_request(callback)
 
 
 _current: ContextVar[Context | None] = ContextVar("flowtilla_context", default=None)

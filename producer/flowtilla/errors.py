@@ -9,10 +9,12 @@ FlowtillaError
 │       └── TargetNotAllowed      the worker's configuration does not permit the target
 ├── MessageError                  a message in the queue cannot be run
 │   ├── MessageTooLarge           the input is over the size limit
+│   ├── NotGenuine                not what a holder of a signing key wrote
 │   └── UnsupportedVersion        written by a newer flowtilla
 ├── QueueUnavailable              Redis cannot be reached or refuses
 ├── RunError                      about one run
 │   ├── RunNotFound               no such run (also a KeyError)
+│   ├── RunDamaged                what Redis keeps of it cannot be read
 │   ├── RunNotFinished            the result is not there yet (also a TimeoutError)
 │   ├── RunFailed                 a stage raised; carries class, message, traceback, stage and item
 │   │   └── RunQuarantined        the run killed its worker too often
@@ -34,6 +36,8 @@ FlowtillaError
 │       └── ClusterLost           it was there and is gone; runs on it are tried again
 └── WorkerError                   a worker cannot start or go on
     ├── WorkerNameTaken           a live worker already has the name
+    ├── WorkerNotFound            no live worker has the name, or works on the queue (also a KeyError)
+    ├── QueueNotFound             no run was ever in the queue, and no worker works on it (also a KeyError)
     └── LeaseLost                 another attempt owns the run now
 """
 
@@ -74,6 +78,10 @@ class MessageTooLarge(MessageError):
     """Raised when a run's input is over the size limit."""
 
 
+class NotGenuine(MessageError):
+    """Raised when a run is not, or not as it is now, what a holder of a signing key submitted."""
+
+
 class UnsupportedVersion(MessageError):
     """Raised when a message was written by a newer flowtilla."""
 
@@ -95,6 +103,10 @@ class RunNotFound(RunError, KeyError):
 
     # KeyError would print the message in quotes.
     __str__ = Exception.__str__
+
+
+class RunDamaged(RunError):
+    """Raised when what Redis keeps of a run cannot be read."""
 
 
 class RunNotFinished(RunError, TimeoutError):
@@ -211,6 +223,18 @@ class WorkerError(FlowtillaError):
 
 class WorkerNameTaken(WorkerError):
     """Raised when a live worker already has the name."""
+
+
+class WorkerNotFound(WorkerError, KeyError):
+    """Raised when no live worker has the name, or works on the queue."""
+
+    __str__ = Exception.__str__
+
+
+class QueueNotFound(WorkerError, KeyError):
+    """Raised when no run was ever in the queue, and no live worker works on it."""
+
+    __str__ = Exception.__str__
 
 
 class LeaseLost(WorkerError):

@@ -18,6 +18,8 @@ _OURS = "flowtilla" if RQ == "rq" else f"{RQ}:flowtilla"
 LEASES = f"{_OURS}:leases"
 #: Hash: when a worker last looked for expired leases, and until when the fleet is patient; in milliseconds.
 LOOKED = f"{_OURS}:looked"
+#: String: when the fleet's last sweep began, in milliseconds.
+SWEPT = f"{_OURS}:swept"
 #: Sorted set: `namespace/run id` -> when the run's files may be removed, in seconds.
 ENDED = f"{_OURS}:ended"
 #: Set: every namespace that has runs.
@@ -56,6 +58,16 @@ def worker(name: str) -> str:
 def claim(worker_name: str) -> str:
     """String: the ids of the runs that a worker claimed last; kept for a minute."""
     return f"{_OURS}:claim:{worker_name}"
+
+
+def order(worker_name: str) -> str:
+    """String: what the worker was told, a `workers.Order`; goes with the worker."""
+    return f"{_OURS}:order:{worker_name}"
+
+
+def suspended(queue_name: str) -> str:
+    """String: there while nobody takes runs from the queue."""
+    return f"{_OURS}:suspended:{queue_name}"
 
 
 def commands(worker_name: str) -> str:

@@ -3,6 +3,11 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
+
+from pydantic import TypeAdapter
+
+from flowtilla.untrusted import Moment, from_json
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class LogLine:
     stage: str
     item: int | None
     attempt: int
-    time: float
+    time: Moment
     host: str
     source: str
     level: str
@@ -36,11 +41,20 @@ class LogLine:
 
     @classmethod
     def from_json(cls, run_id: str, text: str | bytes) -> "LogLine":
-        """Returns the line that `to_json` wrote."""
-        return cls(run_id=run_id, **json.loads(text))
+        """Returns the line that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError: it did not.
+        """
+        return _checked().validate_python({**from_json(text), "run_id": run_id})
 
     def __str__(self) -> str:
         clock = datetime.fromtimestamp(self.time).strftime("%H:%M:%S.%f")[:-3]
         where = (self.stage or self.source) if self.item is None else f"{self.stage}[{self.item}]"
         level = "" if self.level == "INFO" else f"{self.level}: "
         return f"{clock} {where} | {level}{self.message}"
+
+
+@cache
+def _checked() -> TypeAdapter[LogLine]:
+    return TypeAdapter(LogLine)

@@ -2,14 +2,15 @@
 
 import json
 import zlib
-from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flowtilla.cache import Cache
 from flowtilla.errors import MessageError, MessageTooLarge, UnsupportedVersion
 from flowtilla.names import Name
 from flowtilla.problems import describe
+from flowtilla.units import LONGEST
 from flowtilla.workflow import Workflow
 
 #: Raised when a change makes older workers misread a message.
@@ -42,8 +43,8 @@ class Message(BaseModel):
     input: dict[str, Any] = Field(default_factory=dict)
     namespace: Name
     config: dict[str, Any] = Field(default_factory=dict)
-    timeout: float | None = Field(default=None, gt=0)
-    retention: float = Field(gt=0)
+    timeout: float | None = Field(default=None, gt=0, le=LONGEST)
+    retention: float = Field(gt=0, le=LONGEST)
 
 
 def encode(fields: dict[str, Any], workflow_json: str, limit: int) -> bytes:
@@ -86,9 +87,13 @@ def decode(data: bytes, limit: int) -> Message:
         UnsupportedVersion: a newer flowtilla wrote it.
         MessageError: it is not ours, or damaged.
     """
-    body = _unpack(data, limit)
+    return parse(unpack(data, limit))
+
+
+def parse(body: bytes) -> Message:
+    """Returns the message whose body `unpack` returned; raises as `decode` does."""
     try:
-        parts = json.loads(body)
+        parts = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise MessageError(f"the job's data is not JSON, so no flowtilla client wrote it ({error})") from error
     if not isinstance(parts, list) or len(parts) != 4:
@@ -116,13 +121,21 @@ def decode(data: bytes, limit: int) -> Message:
         raise MessageError(describe(error, what)) from error
 
 
-@lru_cache(maxsize=256)
-def _workflow(text: str) -> Workflow:
-    """Returns the workflow in a piece of JSON; one object for equal texts, since many runs share a workflow."""
-    return Workflow.model_validate_json(text)
+#: Returns the workflow in a piece of JSON; one object for equal texts, since many runs share a workflow.
+_workflow = Cache(Workflow.model_validate_json)
 
 
-def _unpack(data: bytes, limit: int) -> bytes:
+def unpack(data: bytes, limit: int) -> bytes:
+    """Returns the body of a message, not compressed and not yet read: what a signature covers.
+
+    Args:
+        data: the job's `data`, as Redis holds it.
+        limit: the most bytes that it may have.
+
+    Raises:
+        MessageTooLarge: it has more.
+        MessageError: it is not ours, or damaged.
+    """
     if data[:1] == b"[":
         body, rest = data, b""
     else:

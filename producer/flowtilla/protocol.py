@@ -1,6 +1,6 @@
 """What a client says to Redis about runs that are there: one conversation per verb."""
 
-import json
+import logging
 import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,19 @@ from typing import Any
 from rq.utils import utcformat
 
 from flowtilla import keys
-from flowtilla.errors import RunError, RunNotFinished, RunNotFound
+from flowtilla.errors import RunDamaged, RunError, RunNotFinished, RunNotFound
 from flowtilla.logs import LogLine
 from flowtilla.names import check_name
 from flowtilla.record import RunRecord
 from flowtilla.scripts import CANCEL, RETRY
 from flowtilla.settings import Settings
 from flowtilla.states import RunState
-from flowtilla.steps import Blocking, Steps, call, pipeline
+from flowtilla.steps import Blocking, Steps, call, hashes, pipeline
 from flowtilla.storage.logs import load_log
 from flowtilla.storage.results import load_result
+from flowtilla.untrusted import from_json, readable
+
+_log = logging.getLogger(__name__)
 
 #: Seconds one blocking read may take, below every sensible socket timeout.
 _BLOCK = 1.0
@@ -39,6 +42,7 @@ def fetch(run_id: str) -> Steps[RunRecord]:
 
     Raises:
         RunNotFound: there is no such run.
+        RunDamaged: it cannot be read.
     """
     return (yield from _look(run_id))[0]
 
@@ -61,11 +65,13 @@ def _look(run_id: str) -> Steps[tuple[RunRecord, Entry | None]]:
 
 
 def list_runs(namespace: str | None, state: RunState | None, limit: int) -> Steps[list[RunRecord]]:
-    """Reads the newest runs, newest first."""
+    """Reads the newest runs, newest first; those that cannot be read are left out."""
     if namespace is not None:
         namespaces = [check_name(namespace, "namespace")]
     else:
-        namespaces = sorted(name.decode() for name in (yield lambda redis: redis.smembers(keys.NAMESPACES)))
+        namespaces = sorted(
+            name.decode(errors="replace") for name in (yield lambda redis: redis.smembers(keys.NAMESPACES))
+        )
     found: list[RunRecord] = []
     for one in namespaces:
         found += yield from _newest(one, state, limit)
@@ -78,12 +84,19 @@ def _newest(namespace: str, state: RunState | None, limit: int) -> Steps[list[Ru
         ids = yield partial(_page, keys.runs(namespace), start)
         if not ids or len(found) >= limit:
             break
-        names = [run_id.decode() for run_id in ids]
-        hashes = [key for name in names for key in (keys.job(name), keys.stages(name))]
-        found_hashes = yield from pipeline(*(lambda redis, key=key: redis.hgetall(key) for key in hashes))
-        records = (RunRecord.parse(*one) for one in zip(names, found_hashes[::2], found_hashes[1::2], strict=True))
+        names = [run_id.decode(errors="replace") for run_id in ids]
+        read = yield from hashes([key for name in names for key in (keys.job(name), keys.stages(name))])
+        records = (_parsed(*one) for one in zip(names, read[::2], read[1::2], strict=True))
         found += [record for record in records if record and state in (None, record.state)]
     return found[:limit]
+
+
+def _parsed(run_id: str, job: dict[bytes, bytes], stages: dict[bytes, bytes]) -> RunRecord | None:
+    try:
+        return RunRecord.parse(run_id, job, stages)
+    except RunDamaged as error:
+        _log.warning("%s", error)
+        return None
 
 
 def _page(index: str, start: int, redis: Any) -> Any:
@@ -121,12 +134,12 @@ def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]
     while True:
         found = yield from _next_result(run_id, newest, deadline)
         if found is not None and _is_inline(found):
-            return _inline(found)
+            return _inline(run_id, found)
         record, newest = yield from _look(run_id)
         if record.state is RunState.FINISHED and newest is not None:
             if _is_inline(newest):
-                return _inline(newest)
-            return (yield Blocking(partial(_stored_result, record.result_reference or {}, settings)))
+                return _inline(run_id, newest)
+            return (yield Blocking(partial(_stored_result, record, record.result_reference or {}, settings)))
         if record.state.ended:
             raise record.to_error()
         if deadline is not None and time.monotonic() >= deadline:
@@ -146,10 +159,11 @@ def _is_inline(entry: Entry) -> bool:
     return entry[1].get(b"type") == b"1" and b"stored" not in entry[1]
 
 
-def _inline(entry: Entry) -> Any:
+def _inline(run_id: str, entry: Entry) -> Any:
     # RQ leaves the field out for None.
     encoded = entry[1].get(b"return_value")
-    return None if encoded is None else json.loads(b64decode(encoded))
+    with readable(run_id):
+        return None if encoded is None else from_json(b64decode(encoded))
 
 
 def _not_finished(record: RunRecord, timeout: float | None) -> RunNotFinished:
@@ -176,6 +190,7 @@ def cancel(run_id: str, settings: Settings) -> Steps[str]:
             keys.registry("scheduled", queue),
             keys.registry("canceled", queue),
             keys.ENDED,
+            *_kept(run_id),
         ),
         (
             run_id,
@@ -186,7 +201,7 @@ def cancel(run_id: str, settings: Settings) -> Steps[str]:
             f"{record.namespace}/{run_id}",
         ),
     )
-    return bytes(answer or b"").decode()
+    return bytes(answer or b"").decode(errors="replace")
 
 
 def retry(run_id: str, at_front: bool) -> Steps[None]:
@@ -206,8 +221,7 @@ def retry(run_id: str, at_front: bool) -> Steps[None]:
             keys.registry("failed", queue),
             keys.registry("canceled", queue),
             keys.ENDED,
-            keys.stages(run_id),
-            keys.values(run_id),
+            *_kept(run_id),
         ),
         (
             run_id,
@@ -217,11 +231,16 @@ def retry(run_id: str, at_front: bool) -> Steps[None]:
             f"{record.namespace}/{run_id}",
         ),
     )
-    if (status or b"").decode() not in ("failed", "canceled", "stopped"):
+    if (status or b"").decode(errors="replace") not in ("failed", "canceled", "stopped"):
         raise RunError(
             f"run {run_id} is {record.state}: only a run that failed, was cancelled or quarantined can be retried",
             run_id=run_id,
         )
+
+
+def _kept(run_id: str) -> tuple[str, ...]:
+    """Returns the keys of what a run's attempts wrote besides its job."""
+    return keys.stages(run_id), keys.values(run_id), keys.log(run_id)
 
 
 def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Steps[tuple[list[LogLine], str | None]]:
@@ -250,20 +269,25 @@ def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Step
 def _stored_log(record: RunRecord, settings: Settings) -> Steps[list[LogLine]]:
     reference = record.log_reference
     # A run that wrote no line has no file.
-    text = "" if reference is None else (yield Blocking(lambda: load_log(settings.storage, reference)))
-    return [LogLine.from_json(record.id, line) for line in text.splitlines()]
+    own = (settings.storage, record.namespace, record.id)
+    text = "" if reference is None else (yield Blocking(lambda: load_log(*own, reference)))
+    with readable(record.id):
+        return [LogLine.from_json(record.id, line) for line in text.splitlines()]
 
 
-def _stored_result(reference: Mapping[str, Any], settings: Settings) -> Any:
+def _stored_result(record: RunRecord, reference: Mapping[str, Any], settings: Settings) -> Any:
     """Reads a result that is not inline: of one final stage, or of each of several."""
-    if "stages" in reference:
-        return {name: _stored_result(one, settings) for name, one in reference["stages"].items()}
-    return reference["value"] if "value" in reference else load_result(settings.storage, reference)
+    own = (settings.storage, record.namespace, record.id)
+    parts = reference.get("stages")
+    if isinstance(parts, dict):
+        return {name: load_result(*own, one) for name, one in parts.items()}
+    return load_result(*own, reference)
 
 
 def _lines(run_id: str, entries: list[Entry]) -> Iterator[LogLine]:
-    for _, fields in entries:
-        yield LogLine.from_json(run_id, fields[b"line"])
+    with readable(run_id):
+        for _, fields in entries:
+            yield LogLine.from_json(run_id, fields[b"line"])
 
 
 def _entries(streams: Any) -> list[Entry]:

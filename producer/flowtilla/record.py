@@ -4,12 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+from pydantic import TypeAdapter
 from rq.utils import utcparse
 
 from flowtilla.errors import RunCancelled, RunError, RunFailed, RunQuarantined
+from flowtilla.names import namespace_of
 from flowtilla.states import FROM_RQ, RunState, StageState
+from flowtilla.untrusted import Moment, from_json, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,8 @@ class StageRecord:
     total: int | None = None
     retries: int = 0
     attempt: int = 0
-    started: float | None = None
-    ended: float | None = None
+    started: Moment | None = None
+    ended: Moment | None = None
     size: int | None = None
     error: ErrorRecord | None = None
     errors: Mapping[int, ErrorRecord] = field(default_factory=dict)
@@ -83,17 +87,14 @@ class StageRecord:
 
     @classmethod
     def from_json(cls, name: str, text: str | bytes) -> "StageRecord":
-        """Returns the record that `to_json` wrote."""
-        fields = json.loads(text)
-        error = fields.pop("error", None)
-        return cls(
-            name=name,
-            state=StageState(fields.pop("state")),
-            error=error_from_dict(error),
-            errors={int(index): ErrorRecord(**one) for index, one in fields.pop("errors", {}).items()},
-            artifacts=tuple(fields.pop("artifacts", ())),
-            **fields,
-        )
+        """Returns the record that `to_json` wrote; a signature may stand in a line before it.
+
+        Raises:
+            ValueError, TypeError: it did not.
+        """
+        data = text.encode() if isinstance(text, str) else text
+        record: StageRecord = _checked({**from_json(data.rpartition(b"\n")[2]), "name": name}, StageRecord)
+        return record
 
 
 def error_to_dict(error: ErrorRecord) -> dict[str, Any]:
@@ -101,9 +102,12 @@ def error_to_dict(error: ErrorRecord) -> dict[str, Any]:
     return {name: value for name, value in asdict(error).items() if value is not None}
 
 
-def error_from_dict(fields: dict[str, Any] | None) -> ErrorRecord | None:
-    """Returns the error that `error_to_dict` wrote, or None."""
-    return None if fields is None else ErrorRecord(**fields)
+_reader = cache(TypeAdapter)
+
+
+def _checked(data: Any, kind: Any) -> Any:
+    """Returns plain data as what it should be; raises ValueError when it is not."""
+    return _reader(kind).validate_python(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,10 @@ class RunRecord:
         state: where it is.
         workflow, namespace, queue, tags: as submitted.
         attempt: how many times a worker took it up.
+        failures: how many attempts ended since a stage raised, or the run could not begin.
+        losses: how many workers were lost with it in hand: they died unseen, froze, or were cut off.
+        crashes: how many were seen to die with it in hand, or broke down on it.
+        cluster_losses: how many clusters died under it.
         worker: the worker that has or had it last.
         stages_total: how many stages it has.
         created_at, started_at, ended_at: in UTC.
@@ -130,6 +138,10 @@ class RunRecord:
     queue: str
     tags: tuple[str, ...]
     attempt: int
+    failures: int
+    losses: int
+    crashes: int
+    cluster_losses: int
     worker: str | None
     stages_total: int
     created_at: datetime | None
@@ -144,13 +156,27 @@ class RunRecord:
     def parse(
         cls, run_id: str, job: Mapping[bytes, bytes], stages: Mapping[bytes, bytes] | None = None
     ) -> "RunRecord | None":
-        """Returns the record in a job's hash and the hash of its stages, or None when the job is not a run of ours."""
+        """Returns the record in a job's hash and the hash of its stages, or None when the job is not a run of ours.
+
+        Raises:
+            RunDamaged: it is one, and cannot be read.
+        """
         fields = {key.decode(errors="replace"): value for key, value in job.items()}
         if "namespace" not in fields or "workflow" not in fields:
             return None
+        with readable(run_id):
+            return cls._parsed(run_id, fields, stages or {})
 
+    @classmethod
+    def _parsed(cls, run_id: str, fields: Mapping[str, bytes], stages: Mapping[bytes, bytes]) -> "RunRecord":
         def text(name: str) -> str:
             return fields.get(name, b"").decode(errors="replace")
+
+        def count(name: str) -> int:
+            return int(fields.get(name, 0))
+
+        def data(name: str, default: bytes, kind: Any) -> Any:
+            return _checked(from_json(fields.get(name, default)), kind)
 
         state = FROM_RQ.get(text("status"), RunState.QUEUED)
         if state is RunState.FAILED and "quarantined" in fields:
@@ -159,21 +185,24 @@ class RunRecord:
             id=run_id,
             state=state,
             workflow=text("workflow"),
-            namespace=text("namespace"),
+            # Not the field: Redis guards runs by their ids, and lets who may write this one name any.
+            namespace=namespace_of(run_id),
             queue=text("origin"),
-            tags=tuple(json.loads(fields.get("tags", b"[]"))),
-            attempt=int(fields.get("attempt", 0)),
+            tags=data("tags", b"[]", tuple[str, ...]),
+            attempt=count("attempt"),
+            failures=count("failures"),
+            losses=count("losses"),
+            crashes=count("crashes"),
+            cluster_losses=count("cluster_losses"),
             worker=text("worker_name") or None,
-            stages_total=int(fields.get("stages", 0)),
+            stages_total=count("stages"),
             created_at=_moment(text("created_at")),
             started_at=_moment(text("started_at")),
             ended_at=_moment(text("ended_at")),
-            error=error_from_dict(json.loads(fields.get("failure", b"null"))),
-            result_reference=json.loads(fields.get("result_reference", b"null")),
-            log_reference=json.loads(fields.get("log_reference", b"null")),
-            stages={
-                name.decode(): StageRecord.from_json(name.decode(), value) for name, value in (stages or {}).items()
-            },
+            error=data("failure", b"null", ErrorRecord | None),
+            result_reference=data("result_reference", b"null", dict[str, Any] | None),
+            log_reference=data("log_reference", b"null", dict[str, Any] | None),
+            stages={name.decode(): StageRecord.from_json(name.decode(), text) for name, text in stages.items()},
         )
 
     @property

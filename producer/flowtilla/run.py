@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowtilla import protocol
+from flowtilla.errors import RunDamaged
 from flowtilla.logs import LogLine
 from flowtilla.record import RunRecord, StageRecord
 from flowtilla.settings import Settings
@@ -126,5 +127,9 @@ class Run:
 def artifacts_of(record: RunRecord, settings: Settings) -> dict[str, Artifact]:
     """Returns the artifacts that a run's stages committed, by name."""
     store = ArtifactStore(settings.storage)
-    stored = [one for stage in record.stages.values() for one in stage.artifacts]
-    return {str(one["name"]): store.artifact(record_of(one)) for one in stored}
+    stored = [record_of(one) for stage in record.stages.values() for one in stage.artifacts]
+    if foreign := [one.name for one in stored if one.run_id != record.id]:
+        raise RunDamaged(
+            f"run {record.id}: Redis says that it stored {', '.join(foreign)}, which another run did", run_id=record.id
+        )
+    return {one.name: store.artifact(one) for one in stored}

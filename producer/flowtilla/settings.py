@@ -3,28 +3,79 @@
 `flowtilla.config` reads it from the file and the environment; nothing else looks at either.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from flowtilla.names import Name
+from flowtilla.names import Name, Namespace
 from flowtilla.secrets import masked
 from flowtilla.units import Bytes, Seconds
+
+#: Where a Sentinel listens if nothing else is said.
+_SENTINEL_PORT = 26379
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsSettings(_Section):
+    """The certificates of a `rediss://` connection, as PEM files.
+
+    `ca` is who signed the server's certificate, where the system does not know them. `cert` and `key` are what a server
+    is shown that asks who is there; the key must not be encrypted.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _key_has_its_certificate(self) -> "TlsSettings":
+        if self.key is not None and self.cert is None:
+            raise ValueError("key is the key of cert, so give cert too")
+        return self
+
+
+class SentinelSettings(_Section):
+    """How the master is found where Sentinels watch over several servers.
+
+    `service` is what they call it, and `nodes` are their addresses, `host` or `host:port`. `username` and `password`
+    are the Sentinels' own; those of the servers are in `redis.url`.
+    """
+
+    service: str = Field(min_length=1)
+    nodes: tuple[str, ...] = Field(min_length=1)
+    username: str | None = None
+    password: SecretStr | None = None
+
+    @field_validator("nodes")
+    @classmethod
+    def _are_addresses(cls, nodes: tuple[str, ...]) -> tuple[str, ...]:
+        for node in nodes:
+            _address(node)
+        return nodes
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The nodes as host and port."""
+        return [_address(node) for node in self.nodes]
+
+
 class RedisSettings(_Section):
     """Where the queue is.
 
-    `url` may carry a password, so it is a secret: it never appears in a log, an error or a `repr`.
+    `url` may carry a password, so it is a secret: it never appears in a log, an error or a `repr`. With `sentinel`, the
+    host and port of `url` count for nothing; its scheme, user, password and database do. `rediss://` holds for the
+    Sentinels too.
     """
 
     url: SecretStr = SecretStr("redis://localhost:6379/0")
+    tls: TlsSettings | None = None
+    sentinel: SentinelSettings | None = None
 
     @field_validator("url")
     @classmethod
@@ -40,7 +91,64 @@ class RedisSettings(_Section):
                 "is not a Redis URL: write redis://, rediss:// or unix://, such as redis://:password@host:6379/0, "
                 "with the characters / ? # @ of a password percent-encoded"
             )
+        # Redis' own client would pass over what is no number and take database 0.
+        if parts.scheme == "unix" and len(parts.path) < 2:
+            raise ValueError("names no socket: write unix:///path/of/the.sock, with ?db=1 for another database than 0")
+        if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+            raise ValueError("names no database: what follows the host is its number, such as redis://host:6379/0")
         return url
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "RedisSettings":
+        if self.tls is not None and self.scheme != "rediss":
+            raise ValueError(f"tls is for encrypted connections and url is {self.scheme}://: write rediss://")
+        if self.sentinel is not None and self.scheme == "unix":
+            raise ValueError("sentinel finds servers on the network and url is unix://: write redis:// or rediss://")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """How the URL begins: `redis`, `rediss` or `unix`."""
+        return urlsplit(self.url.get_secret_value()).scheme
+
+
+def _address(node: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{node}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.netloc != node or "@" in node:
+        # Not repeated either: it may hold a password.
+        raise ValueError("holds what is no address: write host or host:port, and username and password beside nodes")
+    return host, port or _SENTINEL_PORT
+
+
+class SigningSettings(_Section):
+    """The keys with which runs are signed: whoever can write to Redis and holds none makes a worker run nothing.
+
+    `keys` are secrets by id, and `active` is the id of the one that signs; signatures of the others are accepted too.
+    With keys, runs that are not signed are refused unless `required` is false.
+    """
+
+    keys: dict[Name, SecretStr] = Field(default_factory=dict)
+    active: Name | None = None
+    required: bool = True
+
+    @field_validator("keys")
+    @classmethod
+    def _hard_to_guess(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if short := [key_id for key_id, secret in keys.items() if len(secret.get_secret_value()) < 32]:
+            raise ValueError(f"the secrets of {', '.join(short)} are too short: 32 random characters at least")
+        return keys
+
+    @model_validator(mode="after")
+    def _active_is_there(self) -> "SigningSettings":
+        if self.active is None and (self.keys or (self.required and "required" in self.model_fields_set)):
+            raise ValueError("signing needs keys, and in active the id of the one that signs")
+        if self.active is not None and self.active not in self.keys:
+            raise ValueError(f"active is {self.active!r}, and keys has {', '.join(self.keys) or 'none'}")
+        return self
 
 
 class StorageSettings(_Section):
@@ -80,7 +188,7 @@ class ExecutorSettings(_Section):
 class ComputeSettings(_Section):
     """Where stages run, and the namespace of runs that name none."""
 
-    default_namespace: Name = "default"
+    default_namespace: Namespace = "default"
     executor: ExecutorSettings = ExecutorSettings()
 
 
@@ -89,7 +197,7 @@ class WorkerSettings(_Section):
 
     `modules` are imported at start; their `@flowtilla.stage` functions may run. `allowed_targets` are patterns
     (`legacy.jobs.*`) of further dotted paths that may. `lease` and `heartbeat` decide how soon a dead worker's runs
-    are taken over; `grace` is how long runs may finish after the first SIGTERM.
+    are taken over; `grace` is the time from the first SIGTERM to the worker's end; runs have most of it.
     """
 
     queues: tuple[Name, ...] = Field(default=("default",), min_length=1)
@@ -137,6 +245,7 @@ class Settings(_Section):
     """
 
     redis: RedisSettings = RedisSettings()
+    signing: SigningSettings = SigningSettings()
     storage: StorageSettings = StorageSettings()
     services: ServicesSettings = ServicesSettings()
     logging: LoggingSettings = LoggingSettings()

@@ -7,11 +7,14 @@ Redis. `drive` runs it over a blocking connection, `adrive` over an asyncio one.
 import asyncio
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
 
+from flowtilla.connection import where
 from flowtilla.errors import QueueUnavailable
+from flowtilla.refusals import advice, told
 from flowtilla.scripts import Script
 
 T = TypeVar("T")
@@ -50,7 +53,7 @@ def drive(steps: Steps[T], redis: Any) -> T:
         result: T = stop.value
         return result
     except RedisError as error:
-        raise unavailable(redis, error) from error
+        raise unavailable(redis, error) from _without_frames(error)
 
 
 async def adrive(steps: Steps[T], redis: Any) -> T:
@@ -72,7 +75,7 @@ async def adrive(steps: Steps[T], redis: Any) -> T:
         result: T = stop.value
         return result
     except RedisError as error:
-        raise unavailable(redis, error) from error
+        raise unavailable(redis, error) from _without_frames(error)
 
 
 def call(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Steps[Any]:
@@ -85,23 +88,45 @@ def call(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Steps[Any]
 
 def pipeline(*commands: Callable[[Any], Any]) -> Steps[list[Any]]:
     """Sends several commands in one round trip and returns their replies."""
+    replies: list[Any] = yield _together(commands, raise_on_error=True)
+    return replies
 
+
+def hashes(names: Sequence[str]) -> Steps[list[dict[bytes, bytes]]]:
+    """Reads hashes in one round trip; a key that holds something else counts as empty, for others must be read too."""
+    replies = yield _together([partial(_hash, name) for name in names], raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE"):
+            raise reply
+    return [{} if isinstance(reply, RedisError) else reply for reply in replies]
+
+
+def _hash(name: str, redis: Any) -> Any:
+    return redis.hgetall(name)
+
+
+def _together(commands: Sequence[Callable[[Any], Any]], raise_on_error: bool) -> Step:
     def step(redis: Any) -> Any:
         pipe = redis.pipeline(transaction=False)
         for command in commands:
             command(pipe)
-        return pipe.execute()
+        return pipe.execute(raise_on_error=raise_on_error)
 
-    replies: list[Any] = yield step
-    return replies
+    return step
 
 
 def unavailable(redis: Any, error: Exception) -> QueueUnavailable:
     """Returns the error that says which Redis failed, and how; never with its password."""
-    options = redis.connection_pool.connection_kwargs
-    where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    advised = advice(error) or "is it running, and is redis.url right, redis:// or rediss:// too?"
     return QueueUnavailable(
-        f"Redis at {where} (database {options.get('db', 0)}) did not do as asked: {type(error).__name__}: "
-        f"{str(error).rstrip('.')}. "
-        "Is it running, and is redis.url right?"
+        f"Redis at {where(redis)} did not do as asked: {told(error)}. {advised[0].upper()}{advised[1:]}"
     )
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Returns the error without its frames: tools that show their variables would show the password that was sent."""
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error

@@ -17,9 +17,10 @@ from rq.utils import utcformat
 from flowtilla import job, keys, message
 from flowtilla.errors import MessageError
 from flowtilla.loading import load_workflow
-from flowtilla.names import check_name
+from flowtilla.names import check_name, check_namespace, run_id_in
 from flowtilla.scripts import SUBMIT
 from flowtilla.settings import Settings
+from flowtilla.signing import sign_run
 from flowtilla.steps import Steps, pipeline
 from flowtilla.units import parse_duration
 from flowtilla.workflow import Workflow
@@ -68,7 +69,7 @@ def prepare(
     """Validates a run and returns what enqueues it; see `Client.submit`."""
     checked = load_workflow(workflow)
     default = settings.services.compute.default_namespace
-    namespace = check_name(default if namespace is None else namespace, "namespace")
+    namespace = check_namespace(default if namespace is None else namespace)
     check_name(queue, "queue")
     run_id = _run_id(run_id, idempotency_key, namespace)
     when = _when(at, delay, at_front)
@@ -77,8 +78,8 @@ def prepare(
             "input": _mapping(input, "input"),
             "namespace": namespace,
             "config": _mapping(config, "config"),
-            "timeout": None if timeout is None else _seconds(timeout, "timeout"),
-            "retention": settings.retention if retention is None else _seconds(retention, "retention"),
+            "timeout": None if timeout is None else _some_seconds(timeout, "timeout"),
+            "retention": settings.retention if retention is None else _some_seconds(retention, "retention"),
         },
         checked.wire_json,
         settings.max_message,
@@ -102,6 +103,9 @@ def prepare(
         "namespace": namespace,
         "stages": len(checked.stages),
     }
+    if settings.signing.active is not None:
+        body = message.unpack(data, settings.max_message)
+        fields["signature"] = sign_run(settings.signing, run_id, namespace, queue, body)
     if marks := list(tags):
         fields["tags"] = json.dumps(marks)
     return Submission(
@@ -158,8 +162,10 @@ def _run_id(run_id: str | None, idempotency_key: str | None, namespace: str) -> 
     if run_id is not None and idempotency_key is not None:
         raise MessageError("give run_id or idempotency_key, not both: a key stands for an id")
     if idempotency_key is not None:
-        return uuid.uuid5(_IDEMPOTENCY, f"{namespace}/{idempotency_key}").hex
-    return uuid.uuid4().hex if run_id is None else check_name(run_id, "run_id")
+        own = uuid.uuid5(_IDEMPOTENCY, f"{namespace}/{idempotency_key}").hex
+    else:
+        own = uuid.uuid4().hex if run_id is None else run_id
+    return run_id_in(namespace, own)
 
 
 def _when(at: datetime | None, delay: float | str | timedelta | None, at_front: bool) -> str | float:
@@ -170,6 +176,12 @@ def _when(at: datetime | None, delay: float | str | timedelta | None, at_front: 
     if delay is not None:
         return time.time() + (delay.total_seconds() if isinstance(delay, timedelta) else _seconds(delay, "delay"))
     return "front" if at_front else "back"
+
+
+def _some_seconds(value: float | str, what: str) -> float:
+    if not (seconds := _seconds(value, what)):
+        raise MessageError(f"{what}: 0 seconds are none: give more, or leave it out")
+    return seconds
 
 
 def _seconds(value: float | str, what: str) -> float:

@@ -11,6 +11,9 @@ _BYTES = {"B": 1} | {
     for power, prefix in enumerate("KMGTP", start=1)
     for suffix, base in (("B", 1000), ("iB", 1024))
 }
+#: The longest duration, 100 years, and the largest size: beyond, clocks and counters overflow here and there.
+LONGEST, LARGEST = 100 * 365 * 86400.0, 2.0**62
+
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*\Z", re.ASCII)
 
 
@@ -21,9 +24,9 @@ def parse_duration(value: Any) -> float:
         value: a positive number of seconds, or a string such as "250ms", "90s", "5m", "2h", "7d".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or more than 100 years.
     """
-    return _parse(value, _SECONDS, "a duration", 'seconds, or a string such as "90s", "5m", "2h", "7d"')
+    return _parse(value, _SECONDS, LONGEST, "a duration", 'seconds, or a string such as "90s", "5m", "2h", "7d"')
 
 
 def parse_size(value: Any) -> int:
@@ -35,15 +38,19 @@ def parse_size(value: Any) -> int:
     Raises:
         ValueError: it is neither.
     """
-    return round(_parse(value, _BYTES, "a size", 'bytes, or a string such as "512MiB", "8GB"'))
+    return round(_parse(value, _BYTES, LARGEST, "a size", 'bytes, or a string such as "512MiB", "8GB"'))
 
 
-def _parse(value: Any, units: dict[str, float] | dict[str, int], what: str, allowed: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
-        return float(value)
-    if isinstance(value, str) and (match := _QUANTITY.match(value)) and match[2] in units:
-        return float(match[1]) * units[match[2]]
-    raise ValueError(f"{value!r} is not {what}: give {allowed}")
+def _parse(value: Any, units: dict[str, float] | dict[str, int], most: float, what: str, allowed: str) -> float:
+    found: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and (match := _QUANTITY.match(value)) and match[2] in units:
+        found = float(match[1]) * units[match[2]]
+    # Compared before it is converted: JSON has numbers that no float holds.
+    if found is None or not 0 <= found <= most:
+        raise ValueError(f"{value!r:.80} is not {what}: give {allowed}")
+    return float(found)
 
 
 #: Seconds, for pydantic models; reads "90s" and 90 alike.

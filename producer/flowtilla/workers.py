@@ -1,13 +1,27 @@
 """The workers of the fleet, as each tells Redis about itself."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from rq.utils import utcparse
 
 from flowtilla import keys
-from flowtilla.steps import Steps, pipeline
+from flowtilla.steps import Steps, hashes
+from flowtilla.untrusted import FAULTS
+
+_log = logging.getLogger(__name__)
+
+
+class Order(StrEnum):
+    """What a worker can be told."""
+
+    #: To take no runs, until it is told to go on.
+    SUSPEND = "suspend"
+    #: To take no runs, and to end when it has none left.
+    DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +32,7 @@ class WorkerRecord:
         name: its name in the fleet.
         host, pid: its process.
         queues: what it takes runs from, the most urgent first.
-        state: `busy`, `idle`, or what else RQ calls it.
+        state: `draining`; `suspended`, itself or with the fleet; else `busy` or `idle`, or what else RQ calls it.
         runs: how many runs it has in hand.
         executor: the kind of its executor: `local`, `ray`, `dask` or the user's own.
         ready: whether the executor runs; the worker takes no run before.
@@ -26,6 +40,7 @@ class WorkerRecord:
         cluster: what the executor runs on, in a sentence; or why it does not.
         started_at: when the worker began.
         heartbeat_at: when it said this.
+        suspended: those of its queues from which nobody takes runs.
     """
 
     name: str
@@ -40,6 +55,7 @@ class WorkerRecord:
     cluster: str
     started_at: datetime
     heartbeat_at: datetime
+    suspended: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: str, fields: Mapping[bytes, bytes], now: datetime) -> "WorkerRecord | None":
@@ -67,12 +83,30 @@ class WorkerRecord:
 
 
 def list_workers() -> Steps[list[WorkerRecord]]:
-    """Reads the live workers of the fleet, by name."""
-    known = sorted(key.decode() for key in (yield lambda redis: redis.smembers(keys.WORKERS)))
-    hashes = yield from pipeline(*(lambda redis, key=key: redis.hgetall(key) for key in known))
+    """Reads the live workers of the fleet, by name; those whose record cannot be read are left out."""
+    known = sorted(key.decode(errors="replace") for key in (yield lambda redis: redis.smembers(keys.WORKERS)))
+    read = yield from hashes(known)
     now = datetime.now(UTC)
-    records = (
-        WorkerRecord.parse(key.removeprefix(keys.worker("")), fields, now)
-        for key, fields in zip(known, hashes, strict=True)
-    )
-    return [record for record in records if record is not None]
+    found = []
+    for key, fields in zip(known, read, strict=True):
+        try:
+            record = WorkerRecord.parse(key.removeprefix(keys.worker("")), fields, now)
+        except FAULTS as error:
+            _log.warning("the record of worker %r cannot be read: %s: %.200s", key, type(error).__name__, error)
+        else:
+            found += [] if record is None else [record]
+    return (yield from _as_told(found))
+
+
+def _as_told(records: Sequence[WorkerRecord]) -> Steps[list[WorkerRecord]]:
+    """Returns the records with what the workers, their queues and the fleet are told at this moment."""
+    queues = sorted({queue for record in records for queue in record.queues})
+    orders = [keys.order(record.name) for record in records]
+    fleet, *told = yield lambda redis: redis.mget(keys.SUSPENDED, *orders, *map(keys.suspended, queues))
+    suspended = {queue for queue, switch in zip(queues, told[len(orders) :], strict=True) if switch is not None}
+
+    def as_told(record: WorkerRecord, order: bytes | None) -> WorkerRecord:
+        held = "draining" if order == b"drain" else "suspended" if order or fleet else record.state
+        return replace(record, state=held, suspended=tuple(queue for queue in record.queues if queue in suspended))
+
+    return [as_told(record, order) for record, order in zip(records, told, strict=False)]

@@ -60,7 +60,7 @@ class Retries(_Model):
 
     count: int = Field(default=0, ge=0)
     delay: Seconds = 0.0
-    backoff: float = Field(default=2.0, ge=1)
+    backoff: float = Field(default=2.0, ge=1, le=1000)
     max_delay: Seconds = 300.0
     jitter: float = Field(default=0.1, ge=0, le=1)
     on: tuple[str, ...] = ()
@@ -76,6 +76,7 @@ class StageOptions(_Model):
     resources: Resources | None = None
     retries: Annotated[Retries | None, BeforeValidator(_read_retries)] = None
     timeout: Seconds | None = Field(default=None, gt=0)
+    stage_timeout: Seconds | None = Field(default=None, gt=0)
     priority: int | None = None
     checkpoint: bool | None = None
     allow_partial_failure: bool | None = None
@@ -93,7 +94,9 @@ class Stage(StageOptions):
         allow_partial_failure: failed items are left out of the list instead of failing the stage.
         checkpoint: keep the value in storage, so that a later attempt need not run the stage again.
         priority: of stages that wait for room on the executor the highest begins first, 0 by default; Ray has none.
-        resources, retries, timeout: see `Resources`, `Retries`; the timeout holds for each item, in seconds.
+        resources, retries: see `Resources`, `Retries`.
+        timeout: seconds, for each try of the stage, or of each item of a mapped one.
+        stage_timeout: seconds for the whole stage: all its items, tries, and the delays between them.
     """
 
     name: Name

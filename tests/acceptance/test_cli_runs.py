@@ -126,7 +126,7 @@ def test_submit_prints_the_id_only(shell: Shell) -> None:
     """A script gets the run's id, and nothing else, on standard output."""
     run_id = shell("submit", "squares.yaml", "-i", "n=2").stdout
 
-    assert re.fullmatch(r"[0-9a-f]{32}\n", run_id)
+    assert re.fullmatch(r"default--[0-9a-f]{32}\n", run_id)
     until(lambda: shell.json("status", run_id.strip())["state"] == "finished")
 
 

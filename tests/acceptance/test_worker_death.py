@@ -1,8 +1,11 @@
 """Workers die, freeze and are stopped; no run is lost, none is done twice, and nothing stale is written."""
 
+import os
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 from rq.utils import utcparse
@@ -31,23 +34,50 @@ def test_another_worker_takes_over_when_one_is_killed(fleet: Fleet, mode: str) -
     assert (run.record.attempt, run.record.worker) == (2, "second")
 
 
-def test_a_frozen_worker_that_thaws_writes_nothing(fleet: Fleet, redis: Redis) -> None:
-    """SIGSTOP for longer than the lease: the other attempt's outcome stands, and the old one gives up."""
-    fleet.start("first")
-    run = fleet.submit({"name": "gate"}, {"name": "stores", "depends_on": ["gate"], "target": "echo"})
+@pytest.mark.parametrize("mode", ["threads", "processes"])
+def test_a_frozen_worker_that_thaws_writes_nothing(fleet: Fleet, redis: Redis, mode: str) -> None:
+    """SIGSTOP for longer than the lease, of the worker and all that it started: the other attempt's outcome stands.
+
+    The old attempt finds its gate open, prints, stores, returns, and gives up: no key and no file changes, but for
+    versions of artifacts that no reader finds.
+    """
+    fleet.start("first", mode=mode)
+    run = fleet.submit({"name": "gate", "target": "gate_that_stores"}, {"name": "echo", "depends_on": ["gate"]})
     until(lambda: list(run.logs()))
-    fleet.kill("first", signal.SIGSTOP)
+    family = [one.pid for one in psutil.Process(fleet.workers["first"].pid).children(recursive=True)]
+    for pid in (fleet.workers["first"].pid, *family):
+        os.kill(pid, signal.SIGSTOP)
     fleet.start("second")
     fleet.begun(attempt=2)
     fleet.open_gate()
     assert run.wait(timeout=30) == "finished"
-    before = {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")}
 
-    fleet.kill("first", signal.SIGCONT)
+    def keys() -> dict[bytes, bytes | None]:
+        return {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")}
+
+    def files() -> dict[Path, bytes]:
+        found = {path: path.read_bytes() for path in (fleet.folder / "storage").rglob("*") if path.is_file()}
+        hidden = {
+            path
+            for path in found
+            if "artifacts" in path.parts
+            and path.parent.name != "from"
+            and path.parent.with_suffix(".json") not in found
+        }
+        return {path: found[path] for path in found.keys() - hidden}
+
+    before = keys(), files()
+    assert any("artifacts" in path.parts for path in before[1]) and any("results" in path.parts for path in before[1])
+
+    for pid in (*family, fleet.workers["first"].pid):
+        os.kill(pid, signal.SIGCONT)
     until(lambda: "lost" in fleet.said("first"))
+    fleet.kill("first", signal.SIGTERM)
+    fleet.ended("first")
 
-    assert {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")} == before
+    assert (keys(), files()) == before
     assert run.record.attempt == 2
+    assert run.artifacts["from"].read() == {"attempt": 2}
     assert {line.attempt for line in run.logs()} == {1, 2}
 
 

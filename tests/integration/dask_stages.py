@@ -1,6 +1,7 @@
 """Stages that know of Dask."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -75,6 +76,68 @@ def broken():
     return dask.delayed(lambda: 1 / 0)()
 
 
+class Gated:
+    """A zero that says by a file that it is being pickled, and waits for another one."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        Path(self.folder, "begun").touch()
+        _wait_for(Path(self.folder, "gate"), 30)
+        return int, ()
+
+
+def stored_half(folder):
+    """Stores a bag of two parts: one is being written when the other one fails."""
+    import dask.bag
+
+    return stored(dask.bag.from_sequence(range(2), npartitions=2).map(_half, folder), format="pickle")
+
+
+def _half(x, folder):
+    if x == 0:
+        return Gated(folder)
+    _wait_for(Path(folder, "begun"), 30)
+    raise ValueError("the other half")
+
+
+def stored_once_there(file, begun=None, seconds=30):
+    """Stores a bag; one of its parts says by a file that it has begun, and waits for another one."""
+    import dask.bag
+
+    return stored(dask.bag.from_sequence(range(12), npartitions=12).map(_once_there, file, begun, seconds))
+
+
+def _once_there(x, file, begun, seconds):
+    if x == 6:
+        if begun:
+            Path(begun).touch()
+        _wait_for(file, seconds)
+    return x
+
+
+def stored_at_last(folder):
+    """Stores the same bag; the first time its own process dies in the middle of that."""
+    begun, again = str(Path(folder) / "begun"), str(Path(folder) / "again")
+    if Path(begun).exists():
+        Path(again).touch()
+    else:
+        threading.Thread(target=_die_once_there, args=(begun,), daemon=True).start()
+    return stored_once_there(again, begun, seconds=1)
+
+
+def _die_once_there(file):
+    _wait_for(file, 30)
+    os._exit(1)
+
+
+def _wait_for(file, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not Path(file).exists():
+        time.sleep(0.01)
+
+
 def stored(value, name="table", **options):
     return artifacts.put(name, value, **options).format
 
@@ -85,6 +148,20 @@ def big(parts, megabytes):
 
     size = megabytes * 1024 * 1024
     return dask.array.random.default_rng(7).integers(0, 255, parts * size, chunks=size, dtype="u1")
+
+
+def big_frame(parts, megabytes):
+    """Returns a frame of so many parts, each of so many megabytes, that `doubled` and `total` take."""
+    import dask.dataframe as dd
+
+    return dd.from_map(_counted, range(parts), rows=megabytes * 1024 * 1024 // 8)
+
+
+def _counted(number, rows):
+    import numpy as np
+    import pandas as pd
+
+    return pd.DataFrame({"a": np.arange(rows) + number})
 
 
 def incremented(values):

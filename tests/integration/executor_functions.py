@@ -1,6 +1,8 @@
 """The stages of the executors' conformance suite: child processes and clusters import them."""
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import logging.config
 import os
@@ -208,6 +210,86 @@ def wait_for_ever():
     end = time.monotonic() + 30
     while time.monotonic() < end and not flowtilla.context().cancelled:
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def seen(file):
+    """Tells the test which process runs the stage, and that it has left the stage."""
+    Path(file).write_text(f"{os.getpid()} ")
+    try:
+        yield
+    finally:
+        with Path(file).open("a") as out:
+            out.write("left")
+
+
+def look_until_cancelled(file, x=None):
+    """Looks, and takes a moment to tidy up."""
+    with seen(file):
+        assert not flowtilla.context().cancelled
+        print("waits")
+        wait_for_ever()
+        time.sleep(0.3)
+        print("tidied up")
+
+
+def never_look(file, x=None):
+    with seen(file):
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            time.sleep(0.01)
+
+
+def look_once_and_hold_the_gil(file):
+    with seen(file):
+        assert not flowtilla.context().cancelled
+        print("waits")
+        time.sleep(1)  # until that is said
+        ctypes.PyDLL(None).sleep(20)
+
+
+def wait_for_clean_up(file, x=None):
+    """Waits in a lock, out of which only its clean-up helps it."""
+    with seen(file):
+        context, go = flowtilla.context(), threading.Event()
+        context.on_cancel(go.set)
+        context.on_cancel(lambda: print(f"clean-up of {context.item} in {os.getpid()}"))
+        context.on_cancel(lambda: fail("clean-up failed"))
+        if x in (None, "last"):
+            print("waits")
+            go.wait(30)
+
+
+async def wait_for_clean_up_async(file):
+    with seen(file):
+        waiting = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        flowtilla.context().on_cancel(lambda: loop.call_soon_threadsafe(waiting.cancel))
+        print("waits")
+        await asyncio.sleep(30)
+
+
+def look_and_count_threads():
+    assert not flowtilla.context().cancelled
+    return threading.active_count()
+
+
+def fork_away(file):
+    """Starts a process that no signal for the stage's processes reaches, and that holds what the stage's has open."""
+    if not os.fork():
+        os.setsid()
+        Path(file).write_text(str(os.getpid()))
+        time.sleep(60)
+        os._exit(0)
+    wait_for_ever()
+
+
+def clean_up_for_ever(file, released):
+    """Has clean-up that hangs until a file is there, though the stage itself ends."""
+    with seen(file):
+        flowtilla.context().on_cancel(lambda: wait_for(released))
+        print("waits")
+        wait_for_ever()
 
 
 def start_and_wait(file, x=None):

@@ -10,6 +10,7 @@ from redis import Redis
 import flowtilla
 from fleet import Fleet, until
 from flowtilla.errors import (
+    InvalidName,
     MessageError,
     MessageTooLarge,
     QueueUnavailable,
@@ -133,6 +134,28 @@ def test_a_run_not_finished_in_time_says_where_it_is(fleet: Fleet) -> None:
     assert run.state == "queued"
 
 
+def test_a_runs_id_begins_with_its_namespace(fleet: Fleet) -> None:
+    """Whoever gives the rest of it; a client finds it by the whole, and in its default namespace by the rest."""
+    made, given = fleet.submit({"name": "echo"}, namespace="a"), fleet.submit({"name": "echo"}, run_id="nightly--7")
+    keyed = fleet.submit({"name": "echo"}, namespace="a", idempotency_key="order 17")
+    other = fleet.submit({"name": "echo"}, run_id="a--b", namespace="b")
+
+    assert [run.id.partition("--")[0] for run in (made, given, keyed, other)] == ["a", "default", "a", "b"]
+    assert [run.record.namespace for run in (made, given, keyed, other)] == ["a", "default", "a", "b"]
+    assert (given.id, other.id) == ("default--nightly--7", "b--a--b")
+    assert fleet.submit({"name": "echo"}, run_id=given.id) == given
+    assert fleet.client.get(given.id) == given
+    plain = fleet.submit({"name": "echo"}, run_id="plain")
+    assert fleet.client.get("plain") == plain == fleet.client.get("default--plain")
+
+
+@pytest.mark.parametrize("namespace", ["a--b", "a-", "x" * 100])
+def test_a_namespace_that_a_runs_id_cannot_begin_with_is_refused(fleet: Fleet, namespace: str) -> None:
+    """Its end would not be known, or the id would be too long for a folder's name."""
+    with pytest.raises(InvalidName, match="is not allowed"):
+        fleet.submit({"name": "echo"}, namespace=namespace)
+
+
 def test_an_equal_run_id_or_key_is_the_same_run(fleet: Fleet, redis: Redis) -> None:
     """The second submit returns the first run and enqueues nothing."""
     first = fleet.submit({"name": "echo"}, run_id="nightly-7")
@@ -200,7 +223,7 @@ def test_runs_are_listed_newest_first_and_filtered(fleet: Fleet) -> None:
 
 def test_an_unknown_run_is_a_key_error(fleet: Fleet) -> None:
     """`RunNotFound` names the id and why it may be gone."""
-    with pytest.raises(RunNotFound, match="there is no run nope") as raised:
+    with pytest.raises(RunNotFound, match="there is no run default--nope") as raised:
         fleet.client.get("nope")
     assert isinstance(raised.value, KeyError)
 

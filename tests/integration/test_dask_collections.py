@@ -134,9 +134,9 @@ def test_a_collection_is_a_result_and_a_checkpoint(dask, storage, make):
 
     result = dask.result(call(store_result, data, "space", "run1", Parent(0)), made)
     saved = dask.result(call(save_checkpoint, data, "space", "run1", "stage", Parent(0)), made)
-    loaded = dask.finished(call(load_checkpoint, data, saved.value))
+    loaded = dask.finished(call(load_checkpoint, data, "space", "run1", saved.value))
 
-    assert_same(load_result(storage, result.value), make())
+    assert_same(load_result(storage, "space", "run1", result.value), make())
     assert dask.value(call(s.kind, Parent(0)), loaded) == type(make()).__name__
     assert dask.value(call(s.computed, Parent(0)), loaded) == dask.value(call(s.computed, Parent(0)), made)
 

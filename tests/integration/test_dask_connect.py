@@ -143,6 +143,29 @@ def test_a_value_larger_than_a_workers_memory_goes_through_three_stages(benches)
     assert abs(total / size - 128) < 1  # bytes from 0 to 254, each one more
 
 
+@pytest.mark.alarm(240)
+def test_a_frame_larger_than_a_remote_workers_memory_goes_through_three_stages(benches, tmp_path):
+    """What does not fit lies in the folder that the worker was given, and no process reaches its limit."""
+    parts, megabytes, rows = 45, 5, 45 * 5 * 1024 * 1024 // 8
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "small", None, "--memory-limit", "400MB")
+        until(lambda: "Registered to" in (tmp_path / "worker.log").read_text())
+        bench = benches(cluster_address=address)
+
+        made = bench.finished(call(s.big_frame, parts, megabytes))
+        twice = bench.finished(call(s.doubled, Parent(0)), made)
+        del made
+        found = bench.value(call(s.total, Parent(0)), twice)
+
+        numbers = sum(range(rows // parts)) * parts + sum(range(parts)) * rows // parts
+        assert found == 2 * numbers
+        assert bench.outcome(twice).size > 400_000_000
+        assert sum(path.stat().st_size for path in tmp_path.rglob("storage/*")) > 100_000_000
+        assert (tmp_path / "worker.log").read_text().count("Registered to") == 1
+        bench.close()
+
+
 def test_a_gpu_stage_sees_one_device(benches):
     """Where there are some; and a stage that asks for none may see none."""
     if not devices():

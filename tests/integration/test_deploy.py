@@ -67,10 +67,10 @@ def test_workers_configuration_is_valid_and_its_modules_are_mounted(services: di
     assert any(Path(settings.storage.base_path).is_relative_to(inside) for inside in mounts if inside != "/app")
 
 
-def test_a_worker_has_longer_to_stop_than_its_runs(services: dict[str, Any]) -> None:
-    """The container's grace leaves room after the drain's to hand runs back."""
+def test_a_container_has_longer_to_stop_than_its_worker(services: dict[str, Any]) -> None:
+    """The worker ends within its grace by itself: nobody kills it before."""
     settings = config.load(DEPLOY / "flowtilla.yaml", env={})
-    assert parse_duration(services["worker"]["stop_grace_period"]) >= settings.services.worker.grace + 10
+    assert parse_duration(services["worker"]["stop_grace_period"]) >= settings.services.worker.grace + 5
 
 
 def test_every_image_is_pinned(dockerfile: Dockerfile, services: dict[str, Any], version: str) -> None:
@@ -128,9 +128,14 @@ def test_workers_can_be_scaled(services: dict[str, Any]) -> None:
 def test_the_queue_forgets_nothing_and_is_not_published(services: dict[str, Any]) -> None:
     """Redis appends to a file on a named volume, never evicts, is waited for, and is no port of the host."""
     redis = services["redis"]
-    options = dict(zip(redis["command"][1::2], redis["command"][2::2], strict=True))
+    assert redis["command"][:2] == ["sh", "/etc/redis/redis.sh"]
+    options = dict(zip(redis["command"][2::2], redis["command"][3::2], strict=True))
     assert (options["--appendonly"], options["--maxmemory-policy"]) == ("yes", "noeviction")
-    assert redis["volumes"] == ["redis:/data"]
+    assert redis["volumes"][0] == "redis:/data"
+    for mount in redis["volumes"][1:]:
+        source, inside, mode = mount.split(":")
+        assert (DEPLOY / source).is_file()
+        assert (inside, mode) == (f"/etc/redis/{Path(source).name}", "ro")
     assert "ports" not in redis
     for name in TARGETS:
         assert services[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
@@ -143,6 +148,18 @@ def test_the_dashboard_is_on_loopback_behind_a_password(dockerfile: Dockerfile, 
     for name in ("USERNAME", "PASSWORD"):
         assert dashboard["environment"][f"RQ_DASHBOARD_{name}"].startswith(f"${{DASHBOARD_{name}:?")
     assert "rq-dashboard --json --disable-delete" in dockerfile.command("dashboard")[-1]
+
+
+def test_each_service_has_a_user_of_redis_of_its_own(services: dict[str, Any]) -> None:
+    """With a password that compose asks for, and that stands in no file."""
+    named = {"worker": "FLOWTILLA__REDIS__URL", "dashboard": "RQ_DASHBOARD_REDIS_URL"}
+    for user, variable in named.items():
+        password = f"REDIS_{user.upper()}_PASSWORD"
+        assert services[user]["environment"][variable] == f"redis://{user}:${{{password}}}@redis:6379/0"
+        assert services["redis"]["environment"][password].startswith(f"${{{password}:?")
+    users = [line.split()[1:4] for line in (DEPLOY / "users.acl").read_text().splitlines()]
+    passwords = [[name, "on", f"#REDIS_{name.upper()}_PASSWORD"] for name in ("worker", "producer", "dashboard")]
+    assert users == [["default", "on", "nopass"], *passwords]
 
 
 @pytest.mark.parametrize("given", [{}, {"RQ_DASHBOARD_USERNAME": "me"}, {"RQ_DASHBOARD_PASSWORD": "secret"}])

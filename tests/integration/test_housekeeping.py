@@ -1,29 +1,12 @@
 """What the fleet sweeps up: nothing of a run outlives its retention, but its artifacts."""
 
-import asyncio
 import time
 from pathlib import Path
 
 from redis import Redis
 
 from fleet import Fleet, until
-from flowtilla_worker.connections import Connections
-from flowtilla_worker.housekeeping import Housekeeping
-from flowtilla_worker.writer import Writer
-
-
-def housekeep(fleet: Fleet, what: str) -> None:
-    """Does one round of a worker's housekeeping."""
-
-    async def once() -> None:
-        redis = Connections(fleet.settings.redis).asyncio()
-        writer = Writer(redis)
-        house = Housekeeping(writer, redis, ["default"], fleet.settings.services.worker.lease, fleet.settings.storage)
-        await (house.sweep() if what == "sweep" else house.look())
-        await writer.close()
-        await redis.aclose()
-
-    asyncio.run(once())
+from house import housekeep
 
 
 def files(fleet: Fleet, area: str) -> list[Path]:
@@ -38,7 +21,7 @@ def test_a_runs_files_go_with_its_retention_and_artifacts_stay(fleet: Fleet, red
     assert files(fleet, "logs") and files(fleet, "results") and files(fleet, "artifacts")
 
     def swept() -> bool:
-        housekeep(fleet, "sweep")
+        housekeep(fleet.settings, "sweep")
         return redis.zcard("flowtilla:ended") == 0
 
     until(swept)
@@ -51,7 +34,7 @@ def test_rubbish_does_not_stop_the_sweep(fleet: Fleet, redis: Redis) -> None:
     """What never was a run of ours is forgotten, and what comes behind it is swept."""
     redis.zadd("flowtilla:ended", {"/bad-1": 1, "../x/y": 2, b"\xff/z": 3, "default/gone": 4})
 
-    housekeep(fleet, "sweep")
+    housekeep(fleet.settings, "sweep")
 
     assert redis.zcard("flowtilla:ended") == 0
 
@@ -61,7 +44,7 @@ def test_the_index_forgets_runs_that_a_dashboard_deleted(fleet: Fleet, redis: Re
     run, kept = fleet.submit({"name": "echo"}), fleet.submit({"name": "echo"})
     redis.delete(f"rq:job:{run.id}")
 
-    housekeep(fleet, "sweep")
+    housekeep(fleet.settings, "sweep")
 
     assert redis.zrange("flowtilla:runs:default", 0, -1) == [kept.id.encode()]
 
@@ -79,7 +62,7 @@ def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet
     redis.zadd("flowtilla:leases", {b"\xff": 1})
     redis.hset("flowtilla:looked", "at", round(time.time() * 1000))
 
-    housekeep(fleet, "look")
+    housekeep(fleet.settings, "look")
 
     expected = [runs[1].id, runs[0].id, runs[3].id]
     assert [run_id.decode() for run_id in redis.lrange("rq:queue:default", 0, -1)] == expected
@@ -96,11 +79,11 @@ def test_after_an_outage_the_living_have_a_lease_to_renew(fleet: Fleet, redis: R
     now = round(time.time() * 1000)
     redis.hset("flowtilla:looked", "at", now - 6000)
 
-    housekeep(fleet, "look")
+    housekeep(fleet.settings, "look")
     assert redis.llen("rq:queue:default") == 0
     patient_until = int(redis.hget("flowtilla:looked", "patient_until") or 0)
     assert now < patient_until <= time.time() * 1000 + fleet.settings.services.worker.lease * 1000
 
     redis.hset("flowtilla:looked", "patient_until", 0)
-    housekeep(fleet, "look")
+    housekeep(fleet.settings, "look")
     assert redis.lrange("rq:queue:default", 0, -1) == [run.id.encode()]

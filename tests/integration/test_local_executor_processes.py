@@ -175,6 +175,31 @@ def test_cancelling_ends_a_stages_own_processes(bench, tmp_path):
     until(lambda: not alive(int(file.read_text())), "the subprocess lives on")
 
 
+@pytest.mark.parametrize("end", ["cancelled", "late"])
+def test_a_process_that_a_stage_let_go_holds_nobody_up(fresh, tmp_path, end):
+    """Though it has the child's end of the connection open."""
+    bench, file = fresh(cpus=1), tmp_path / "pid"
+    handle = bench.submit(call(f.fork_away, str(file), timeout=3 if end == "late" else None))
+    bench.until(lambda: file.exists() and file.read_text(), "the stage did not begin")
+    try:
+        if end == "late":
+            assert bench.outcome(handle).failure.error == "flowtilla.errors.StageTimeout"
+
+        bench.cancel(handle)
+
+        assert bench.value(call(f.give, 1)) == 1
+    finally:
+        os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+def test_a_stage_that_looks_costs_its_process_one_thread(fresh):
+    """However many calls do: the thread waits for the word to any of them."""
+    bench = fresh(cpus=1)
+    counts = [bench.value(call(f.look_and_count_threads)) for _ in range(20)]
+
+    assert len(set(counts)) == 1
+
+
 def test_what_waits_for_the_pool_can_be_cancelled(fresh):
     """A call that was given room before the children are up."""
     bench = fresh()

@@ -111,6 +111,16 @@ def test_a_cancelled_call_takes_its_subprocesses_along(local: Bench, tmp_path: P
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_calls_that_can_be_told_to_stop_leave_nothing(local: Bench) -> None:
+    """What waits for the word, in the call's process and in the mailbox, ends with the call."""
+    handles = [local.submit(call(f.look_and_count_threads)) for _ in range(300)]
+    assert all(local.outcome(handle).failure is None for handle in handles)
+    first = local.value(call(f.look_and_count_threads))
+
+    until(lambda: local.value(call(f.look_and_count_threads)) <= first)
+    assert first < 50
+
+
 def test_objects_in_memory_outlive_the_process_that_put_them(local: Bench) -> None:
     """They belong to the cluster, and each reader has a copy."""
     local.finished(call(f.put_object, "key", [1, 2]))

@@ -96,6 +96,20 @@ def test_rq_requeue_tries_a_failed_run_again(fleet: Fleet, redis: Redis) -> None
     until(lambda: run.record.attempt == 2 and run.state == "failed")
 
 
+def test_rq_requeue_of_a_quarantined_run_begins_afresh(fleet: Fleet, redis: Redis) -> None:
+    """Its strikes are forgotten: it runs, instead of being set aside again at once."""
+    run = fleet.submit({"name": "echo"}, input={"x": 1})
+    redis.hset(f"rq:job:{run.id}", mapping={"strikes": 3, "losses": 3, "cluster_strikes": 5, "cluster_losses": 5})
+    fleet.start("w")
+    assert run.wait(timeout=60) == "quarantined"
+
+    FailedJobRegistry("default", connection=redis, serializer=JSONSerializer).requeue(run.id)
+
+    assert run.result(timeout=30) == 1
+    assert run.record.error is None
+    assert redis.hmget(f"rq:job:{run.id}", "quarantined", "strikes", "losses", "cluster_losses") == [None] * 4
+
+
 def test_suspend_and_resume_hold_the_fleet(fleet: Fleet, redis: Redis) -> None:
     """`rq suspend` stops claims, `rq resume` starts them."""
     suspend(redis)
@@ -119,6 +133,25 @@ def test_rqs_stop_and_shutdown_commands_are_obeyed(fleet: Fleet, redis: Redis) -
     send_shutdown_command(redis, "w")
     assert fleet.ended("w") == 0
     assert rq.Worker.all(connection=redis) == []
+
+
+def test_rqs_stop_command_outlives_the_moment(fleet: Fleet, redis: Redis) -> None:
+    """The worker that is told no longer has the run: what was handed back is cancelled, what is lost ends cancelled."""
+    fleet.start("w", queues='["served"]')
+    waiting, lost = fleet.submit({"name": "mark"}), fleet.submit({"name": "mark"})
+    redis.lrem("rq:queue:default", 0, lost.id)
+    redis.hset(f"rq:job:{waiting.id}", "worker_name", "w")
+    redis.hset(f"rq:job:{lost.id}", mapping={"worker_name": "w", "status": "started", "token": "1-x", "attempt": 1})
+    until(lambda: redis.pubsub_numsub("rq:pubsub:w")[0][1])
+    for run in (waiting, lost):
+        send_stop_job_command(redis, run.id, serializer=JSONSerializer)
+
+    assert waiting.wait(timeout=30) == "cancelled"
+    until(lambda: redis.hget(f"rq:job:{lost.id}", "cancel") == b"1")
+    redis.zadd("flowtilla:leases", {lost.id: 1})
+    fleet.start("second")
+    assert lost.wait(timeout=30) == "cancelled"
+    assert fleet.marks() == []
 
 
 def test_an_unpatched_dashboard_shows_every_state(fleet: Fleet, redis: Redis) -> None:

@@ -1,5 +1,6 @@
 """Stages that the tests' worker processes run. They meet the test through files in a folder."""
 
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -43,6 +44,13 @@ def gate(folder: str) -> str:
 def fails(message: str = "as planned") -> None:
     """Raises."""
     raise ValueError(message)
+
+
+@flowtilla.stage
+def complains() -> None:
+    """Prints which attempt it is, and raises."""
+    print(f"attempt {flowtilla.context().attempt} complains")
+    raise ValueError("as planned")
 
 
 @flowtilla.stage
@@ -100,6 +108,33 @@ def chatty_gate(folder: str) -> str:
 
 
 @flowtilla.stage
+def gate_that_stores(folder: str) -> list[int]:
+    """Waits at the gate; then prints, stores an artifact, and returns more than fits into Redis."""
+    gate(folder)
+    attempt = flowtilla.context().attempt
+    print(f"attempt {attempt} is through")
+    flowtilla.artifacts.put("from", {"attempt": attempt})
+    return [attempt] * 100_000
+
+
+@flowtilla.stage
 def gate_of_item(folder: str) -> str:
     """Waits at the gate, for each item."""
     return gate(folder)
+
+
+@flowtilla.stage
+def stubborn(folder: str) -> str:
+    """Says that it has begun, and waits until the test opens the gate, whoever asks it to stop."""
+    Path(folder, f"begun-{flowtilla.context().attempt}").touch()
+    while not Path(folder, "open").exists():
+        time.sleep(0.02)
+    return folder
+
+
+@flowtilla.stage
+def seizes(folder: str) -> None:
+    """Once the test opens the gate, lets nothing else of its process run for a minute."""
+    gate(folder)
+    Path(folder, "seized").touch()
+    ctypes.PyDLL(None).sleep(60)

@@ -76,7 +76,7 @@ def test_an_unreachable_cluster_is_tried_ever_more_rarely(pauses: list[float], c
         compute.begin(print, patient=True)
         await becomes(compute, ready=True)
         assert executor.modules == [["my_pkg"]] * 2002
-        await compute.close()
+        await compute.close(10)
 
     asyncio.run(keep())
     expected = [min(2.0**number, 30.0) for number in range(10)] + [30.0] * 1991
@@ -106,7 +106,7 @@ def test_the_first_start_may_be_hopeless_a_later_one_is_not(pauses: list[float])
         await becomes(compute, ready=True)
         assert [str(error) for error in losses] == ["the cluster died"]
         assert (executor.starts, executor.running) == ([], True)
-        await compute.close()
+        await compute.close(10)
         assert not executor.running
 
     asyncio.run(keep())
@@ -127,6 +127,6 @@ def test_a_call_may_find_the_cluster_gone_first(pauses: list[float]) -> None:
         await becomes(compute, ready=True)
         assert [str(error) for error in losses] == ["a call says so"]
         assert len(executor.modules) == 2
-        await compute.close()
+        await compute.close(10)
 
     asyncio.run(keep())

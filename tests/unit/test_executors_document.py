@@ -61,7 +61,10 @@ def executors_in(data: Any) -> list[Any]:
 def test_every_message_of_the_troubleshooting_is_one_that_is_said() -> None:
     """What people search the page for is in the code, word for word."""
     said = "\n".join(
-        text for file in (ROOT / "executors").rglob("*.py") for text in messages(ast.parse(file.read_text()))
+        text
+        for package in ("executors", "worker")
+        for file in (ROOT / package).rglob("*.py")
+        for text in messages(ast.parse(file.read_text()))
     )
     shown = re.findall(r"^\| (.+?) \| .+ \|$", PAGE.split("\n## Troubleshooting\n")[1], re.MULTILINE)[1:]
     assert len(shown) > 10

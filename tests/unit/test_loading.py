@@ -207,7 +207,7 @@ texts = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=texts, suffix=st.sampled_from(["yaml", "json"]))
 def test_arbitrary_files_raise_nothing_else(tmp_path: Path, content: str | bytes, suffix: str) -> None:
     """Whatever a file holds, it is refused with InvalidWorkflow."""
@@ -231,7 +231,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
     return Workflow(draw(names), stages, annotations=draw(st.dictionaries(notes, notes, max_size=3)))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(workflow=workflows(), style=st.sampled_from([None, '"', "|"]))
 def test_a_workflow_survives_a_file(tmp_path: Path, workflow: Workflow, style: str | None) -> None:
     """A workflow written as JSON or YAML, in any style, and read again is the same."""

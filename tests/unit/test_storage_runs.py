@@ -9,6 +9,7 @@ from flowtilla.errors import StorageError, ValueNotStorable
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
+from flowtilla.storage.logs import load_log, store_log
 from flowtilla.storage.results import load_result, store_result
 
 
@@ -37,7 +38,7 @@ def data(settings: StorageSettings) -> dict[str, Any]:
 def test_a_result_comes_back_by_its_reference(settings: StorageSettings, data: dict[str, Any]) -> None:
     """A reference says where, how and how large, and leads to the value; several results of one run stay apart."""
     references = [store_result(data, "ns", "run-1", value) for value in ([1] * 9, "two")]
-    assert [load_result(settings, reference) for reference in references] == [[1] * 9, "two"]
+    assert [load_result(settings, "ns", "run-1", reference) for reference in references] == [[1] * 9, "two"]
     path = Path(references[0]["artifact"])
     assert path.is_relative_to(Path(settings.base_path, "results", "ns", "run-1"))
     assert (references[0]["format"], references[0]["size"]) == ("json", path.stat().st_size)
@@ -49,30 +50,47 @@ def test_a_result_that_cannot_be_stored_is_refused(data: dict[str, Any]) -> None
         store_result(data, "ns", "run-1", (1, 2))
 
 
-@pytest.mark.parametrize("reference", [{}, {"record": None}, {"record": {"name": "../x"}}])
-def test_a_damaged_reference_is_a_clear_error(settings: StorageSettings, reference: dict[str, Any]) -> None:
+@pytest.mark.parametrize("reference", [{}, {"record": None}, {"record": {"name": "../x"}}, None, "x"])
+def test_a_damaged_reference_is_a_clear_error(settings: StorageSettings, reference: Any) -> None:
     """What is no reference leads nowhere."""
     with pytest.raises(StorageError, match="no record"):
-        load_result(settings, reference)
+        load_result(settings, "ns", "run-1", reference)
 
 
 @pytest.mark.parametrize("value", [Point(3), (1, {2}), None, {"a": Point(1)}])
 def test_checkpoints_take_any_value(data: dict[str, Any], value: object) -> None:
     """A checkpoint comes back equal, whatever its class; nobody finds it by name."""
     record = save_checkpoint(data, "ns", "run-1", "fetch", value)
-    assert load_checkpoint(data, record) == value
+    assert load_checkpoint(data, "ns", "run-1", record) == value
     assert not ArtifactStore(StorageSettings.model_validate(data), "checkpoints").exists("ns", "run-1")
 
 
 def test_only_a_runs_own_pickles_are_loaded(settings: StorageSettings, data: dict[str, Any]) -> None:
     """A record of anything but a checkpoint is refused, and one that leads elsewhere finds nothing."""
     record = save_checkpoint(data, "ns", "run-1", "fetch", 1)
-    for change in ({"format": "json"}, {"name": "run-2"}, {"run_id": None}, {"namespace": "../x"}):
-        with pytest.raises(StorageError, match=r"no checkpoint|no record"):
-            load_checkpoint(data, record | change)
+    changes: list[dict[str, Any]] = [{"format": "json"}, {"name": "run-2"}, {"run_id": None}, {"namespace": "../x"}]
+    for change in [*changes, {"files": {"index.json": 9}}]:
+        with pytest.raises(StorageError, match=r"no checkpoint|no record|not run run-1"):
+            load_checkpoint(data, "ns", "run-1", record | change)
     artifact = ArtifactStore(settings).put("ns", "run-1", 1, format="pickle", run_id="run-1")
     with pytest.raises(StorageError, match="missing"):
-        load_checkpoint(data, artifact.record.model_dump(mode="json"))
+        load_checkpoint(data, "ns", "run-1", artifact.record.model_dump(mode="json"))
+
+
+def test_what_another_run_keeps_is_not_read(settings: StorageSettings, data: dict[str, Any]) -> None:
+    """A checkpoint, a result and a log are those of one run of one namespace; no record of another's leads to them."""
+    saved = save_checkpoint(data, "ns", "run-1", "fetch", 1)
+    result = store_result(data, "ns", "run-1", 1)
+    log = store_log(settings, "ns", "run-1", "a line")
+    assert load_log(settings, "ns", "run-1", log) == "a line"
+    for whose in (("ns", "run-2"), ("other", "run-1")):
+        for read in (
+            lambda whose=whose: load_checkpoint(data, *whose, saved),
+            lambda whose=whose: load_result(settings, *whose, result),
+            lambda whose=whose: load_log(settings, *whose, log),
+        ):
+            with pytest.raises(StorageError, match="somebody else changed what Redis keeps"):
+                read()
 
 
 def test_a_value_that_does_not_pickle_is_refused(data: dict[str, Any]) -> None:
@@ -91,5 +109,5 @@ def test_a_purged_run_leaves_nothing_of_its_own(settings: StorageSettings, data:
     for area in ("results", "checkpoints", "logs"):
         ArtifactStore(settings, area).purge("ns", "run-1")
     assert not list(Path(settings.base_path).rglob("*run-1*"))
-    assert load_result(settings, other) == 2
+    assert load_result(settings, "ns", "run-2", other) == 2
     assert ArtifactStore(settings).get("ns", "summary").read() == 3

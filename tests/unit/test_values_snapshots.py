@@ -251,7 +251,7 @@ def test_what_can_be_mapped_over(value, expected):
     start=st.integers(0, 12),
     count=st.none() | st.integers(0, 12),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_window_of_a_long_list_is_that_of_the_list(sizes: list[int], start: int, count: int | None) -> None:
     """However it is cut into pieces, and wherever the window is."""
     values = [bytearray(size) for size in sizes]

@@ -120,11 +120,20 @@ def test_closing_a_circle_is_found(nodes: dict[str, list[str]], data: st.DataObj
         graph.check(list(circular.items()))
 
 
-@given(st.floats(min_value=0.001, max_value=1e6), st.sampled_from(["ms", "s", "m", "h", "d", "w"]))
+@given(st.floats(min_value=0.001, max_value=5000), st.sampled_from(["ms", "s", "m", "h", "d", "w"]))
 def test_durations_scale_with_their_unit(amount: float, unit: str) -> None:
     """The same amount in a larger unit is that many times longer."""
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[unit]
     assert math.isclose(parse_duration(f"{amount:f} {unit}"), float(f"{amount:f}") * seconds)
+
+
+@pytest.mark.parametrize("huge", ["5300w", "9" * 400 + "s", 1e300, 10**400, float("inf"), float("nan")])
+def test_a_duration_has_an_end(huge: float | str) -> None:
+    """What no clock can count is refused where it is written, and does not overflow where it is used."""
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(huge)
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(huge if isinstance(huge, (float, int)) else "9" * 400 + "B")
 
 
 @given(st.text())

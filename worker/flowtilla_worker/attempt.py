@@ -1,6 +1,7 @@
 """One attempt of one run: what was claimed, and every write under its token."""
 
 import json
+import time
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,20 @@ from rq.utils import utcformat
 from flowtilla import keys
 from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
+from flowtilla.names import namespace_of
 from flowtilla.record import ErrorRecord, StageRecord, error_to_dict
+from flowtilla.settings import SigningSettings
 from flowtilla.states import RunState
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.scripts import COMMIT, LINES, RELEASE
+from flowtilla_worker.seal import Seal
 from flowtilla_worker.writer import Writer
 
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
 LOG_LINES = 10_000
+
+#: Seconds after a write for which nobody else can have the run.
+_SURE = 1.0
 
 #: How a run ends, in RQ's words: job status, registry, result type, the worker's counter.
 _ENDS = {
@@ -35,8 +42,8 @@ _ENDS = {
 #: The fields of a job that a claim brings along.
 FIELDS = (
     "data",
+    "signature",
     "origin",
-    "namespace",
     "stages",
     "cancel",
     "log_parts",
@@ -87,7 +94,13 @@ class Claim:
     @property
     def namespace(self) -> str:
         """Where its artifacts live; empty when the job is none of ours."""
-        return self.job.get("namespace", b"").decode(errors="replace")
+        # Not the field of the job: Redis guards runs by their ids, and lets who may write this one name any.
+        return namespace_of(self.run_id)
+
+    @property
+    def signature(self) -> str:
+        """What says that a holder of a key submitted it; empty when nothing does."""
+        return self.job.get("signature", b"").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +127,11 @@ class Notes:
         """Returns the notes with more values and fields of the job."""
         return replace(self, values={**self.values, **values}, job={**self.job, **job})
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self, seal: Seal) -> dict[str, Any]:
         """Returns what the commit script takes."""
         return {
-            "stages": {record.name: record.to_json() for record in self.stages},
-            "values": self.values,
+            "stages": {record.name: seal.put("stage", record.name, record.to_json()) for record in self.stages},
+            "values": {name: seal.put("value", name, text) for name, text in self.values.items()},
             "job": self.job,
             "lines": [line.to_json() for line in self.lines],
             "first": str(self.first),
@@ -133,12 +146,26 @@ class Attempt:
         claim: what was claimed.
         writer: where writes go.
         worker: the worker's name.
+        signing: the keys with which what later attempts read is signed.
     """
 
-    def __init__(self, claim: Claim, writer: Writer, worker: str) -> None:
+    def __init__(self, claim: Claim, writer: Writer, worker: str, signing: SigningSettings) -> None:
         self.claim = claim
+        self.seal = Seal(signing, claim.run_id, claim.namespace, claim.signature)
         self._writer = writer
         self._worker = worker
+        self._confirmed = time.monotonic()
+
+    async def check(self) -> None:
+        """Makes sure, before something is stored elsewhere, that the run is still this attempt's.
+
+        Redis refuses what a frozen worker writes once it thaws; storage cannot, so Redis is asked first.
+
+        Raises:
+            LeaseLost: it is another attempt's.
+        """
+        if time.monotonic() - self._confirmed > _SURE:
+            await self.write(Notes())
 
     async def write(self, notes: Notes) -> bool:
         """Writes what the attempt has to say.
@@ -149,7 +176,7 @@ class Attempt:
         Raises:
             LeaseLost: the run is another attempt's now; nothing was written.
         """
-        return await self._commit(notes.to_wire()) == b"cancel"
+        return await self._commit(notes.to_wire(self.seal)) == b"cancel"
 
     async def end(
         self,
@@ -194,7 +221,7 @@ class Attempt:
         outcome["execution_started_at"] = repr(started)
         outcome["execution_ended_at"] = repr(now.timestamp())
         seconds = max(1, round(keep))
-        say = notes.with_({}, fields).to_wire()
+        say = notes.with_({}, fields).to_wire(self.seal)
         say["end"] = {
             "keep": str(seconds),
             "over": str(round(now.timestamp()) + seconds),
@@ -253,6 +280,7 @@ class Attempt:
                 f"run {run_id}: attempt {self.claim.attempt} has lost its lease, so it may write nothing more; "
                 "another attempt goes on with the run"
             )
+        self._confirmed = time.monotonic()
         return answer
 
 

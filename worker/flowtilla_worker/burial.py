@@ -15,18 +15,19 @@ _log = logging.getLogger("flowtilla.supervisor")
 _PATIENCE = 2.0
 
 
-def bury(redis: RedisSettings, worker: str, ending: str) -> None:
-    """Notes how a worker ended, and lets the leases of its runs run out at once.
+def bury(redis: RedisSettings, worker: str, ending: str, successor: str) -> None:
+    """Notes how a worker ended, lets the leases of its runs run out at once, and hands on what it was told.
 
     Args:
         redis: where its runs are.
         worker: its name.
         ending: how it ended, such as `signal SIGKILL`.
+        successor: the worker that is started in its place, if one is.
     """
     connection = Connections(redis).blocking(patience=_PATIENCE)
     try:
-        arguments = (worker, ending, keys.job(""))
-        held = connection.eval(BURY.text, 2, keys.LEASES, keys.worker(worker), *arguments)
+        names = (keys.LEASES, keys.worker(worker), keys.order(worker), keys.order(successor))
+        held = connection.eval(BURY.text, len(names), *names, worker, ending, keys.job(""))
     except (RedisError, OSError) as error:
         _log.warning("the runs of worker %s wait until their leases run out: %s", worker, error)
     else:

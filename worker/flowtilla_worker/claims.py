@@ -1,25 +1,26 @@
 """Takes runs off their queues, and hears of new ones."""
 
 import asyncio
-import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import RedisError
 from rq.utils import utcformat
 
 from flowtilla import keys
+from flowtilla.workers import Order
 from flowtilla_worker.attempt import FIELDS, Claim
 from flowtilla_worker.engine.poison import MAX_CLUSTER_STRIKES, MAX_STRIKES
 from flowtilla_worker.scripts import CLAIM
+from flowtilla_worker.trouble import complain
 from flowtilla_worker.writer import Writer
-
-_log = logging.getLogger("flowtilla.worker")
 
 #: Seconds between tries to listen again.
 _RECONNECT = 1.0
+
+#: Seconds of silence after which Redis is asked whether it is there, and then until it counts as away.
+_SILENCE = 5.0
 
 
 class Claims:
@@ -34,24 +35,26 @@ class Claims:
 
     def __init__(self, writer: Writer, worker: str, queues: Sequence[str], lease: float) -> None:
         self._writer = writer
-        whose = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.claim(worker))
-        self._keys = (*whose, *(keys.queue(name) for name in queues))
+        #: What the worker is told at the moment, as of its last claim.
+        self.told: Order | None = None
+        whose = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.claim(worker), keys.order(worker))
+        self._keys = (*whose, *map(keys.queue, queues), *map(keys.suspended, queues))
         self._channels = [keys.wake(name) for name in queues]
         self._commands = keys.commands(worker)
         self._worker = worker
         self._lease = lease
 
-    async def take(self, count: int, idle: bool) -> list[Claim] | None:
-        """Claims runs.
+    async def take(self, count: int, idle: bool) -> list[Claim]:
+        """Claims runs, and hears what the worker is told: while that is something, there are no new ones.
 
         Args:
-            count: how many at most.
+            count: how many at most; with 0 the worker only hears what it is told.
             idle: whether the worker has nothing in hand; only then it gets a run that may be what kills workers, alone.
 
         Returns:
-            The claims; fewer when the queues are empty; None while `rq suspend` holds the fleet.
+            The claims; fewer when the queues are empty or suspended.
         """
-        suspended, *replies = await self._writer.call(
+        told, *replies = await self._writer.call(
             CLAIM,
             self._keys,
             (
@@ -71,8 +74,10 @@ class Claims:
                 keys.registry("failed", ""),
                 *FIELDS,
             ),
+            patient=False,
         )
-        return None if suspended else [Claim.parse(one) for one in replies]
+        self.told = Order(told.decode()) if told else None
+        return [Claim.parse(one) for one in replies]
 
     async def listen(self, redis: Any, wake: Callable[[], None], command: Callable[[dict[str, Any]], None]) -> None:
         """Listens for ever.
@@ -88,13 +93,27 @@ class Claims:
                     await channel.subscribe(*self._channels, self._commands)
                     # What was pushed before is not heard of.
                     wake()
-                    async for message in channel.listen():
-                        if message["type"] != "message":
-                            continue
+                    async for message in _messages(channel):
                         if message["channel"].decode() == self._commands:
                             command(message)
                         else:
                             wake()
-            except (RedisError, OSError) as error:
-                _log.warning("not listening, looking each second instead: %s: %s", type(error).__name__, error)
+            except Exception as error:
+                complain("listening for new runs, which are looked for each second instead,", error)
             await asyncio.sleep(_RECONNECT)
+
+
+async def _messages(channel: Any) -> AsyncIterator[dict[str, Any]]:
+    """Yields messages for ever; a Redis that is cut off, and so says nothing at all, raises."""
+    asked = False
+    while True:
+        message = await channel.get_message(timeout=_SILENCE)
+        if message is not None:
+            asked = False
+            if message["type"] == "message":
+                yield message
+        elif asked:
+            raise TimeoutError(f"Redis has not answered for {_SILENCE:g} s")
+        else:
+            await channel.ping()
+            asked = True

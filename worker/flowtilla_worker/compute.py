@@ -22,9 +22,8 @@ _PROVED = 60.0
 #: Seconds after which a reason that has not changed is logged again.
 _REMIND = 300.0
 
-#: Seconds that closing the executor, or interrupting its start, may take when the worker ends; and closing it before it
-#: is started again, which must not begin while the other goes on.
-_CLOSE, _CLEAR_AWAY = 10.0, 30.0
+#: Seconds that closing the executor may take before it is started again, which must not begin while the other goes on.
+_CLEAR_AWAY = 30.0
 
 
 class Compute:
@@ -77,15 +76,17 @@ class Compute:
         if self._reported is not None and not self._reported.done():
             self._reported.set_result(error)
 
-    async def close(self) -> None:
-        """Stops, and closes the executor, within bounds: a cluster that does not answer must not keep the worker."""
+    async def close(self, seconds: float) -> None:
+        """Stops, and closes the executor, as far as that is possible in so many seconds."""
         if self._task is None:
             return
+        begun = time.monotonic()
         # Cancelled, a start may still go on in a thread.
         interrupted = self._starting
         self._task.cancel()
-        ended, _ = await asyncio.wait({self._task}, timeout=_CLOSE)
-        self.stuck = not await self._close_executor(_CLOSE) or interrupted or not ended
+        ended, _ = await asyncio.wait({self._task}, timeout=seconds / 2)
+        closed = await self._close_executor(begun + seconds - time.monotonic())
+        self.stuck = not closed or interrupted or not ended
 
     async def _keep(self, log_sink: LogSink, patient: bool) -> None:
         await self._start(log_sink, patient, first=True)

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
+from flowtilla.connection import connect, connect_async
 from flowtilla.settings import RedisSettings
+
+#: Seconds that connecting may take where a silent Redis is waited for.
+_CONNECT = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,19 +26,8 @@ class Connections:
         Args:
             patience: seconds until a silent Redis counts as away; None never.
         """
-        return redis.Redis.from_url(
-            self._url, socket_timeout=patience, socket_connect_timeout=patience, retry=Retry(NoBackoff(), 0)
-        )
+        return connect(self.settings, socket_timeout=patience, socket_connect_timeout=patience or _CONNECT)
 
     def asyncio(self, patience: float | None = None) -> Any:
         """Returns an asyncio client; the arguments are those of `blocking`."""
-        return redis.asyncio.Redis.from_url(
-            self._url,
-            socket_timeout=patience,
-            socket_connect_timeout=patience or 5.0,
-            retry=AsyncRetry(NoBackoff(), 0),
-        )
-
-    @property
-    def _url(self) -> str:
-        return self.settings.url.get_secret_value()
+        return connect_async(self.settings, socket_timeout=patience, socket_connect_timeout=patience or _CONNECT)

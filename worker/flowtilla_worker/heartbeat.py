@@ -1,21 +1,19 @@
 """Renews a worker's leases, on a thread and a connection of its own: a busy event loop cannot delay it."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from rq.utils import utcformat
 from rq.worker import WorkerStatus
 
 from flowtilla import keys
 from flowtilla.settings import WorkerSettings
 from flowtilla_worker.scripts import RENEW
-
-_log = logging.getLogger("flowtilla.worker")
+from flowtilla_worker.trouble import complain
 
 #: How many leases the worker's record in RQ outlives its last beat.
 _RECORD_LEASES = 6
@@ -31,7 +29,8 @@ class Heartbeat:
         held: returns run id and token of each run in hand; called from the heartbeat's thread.
         shown: returns further fields of the worker's record; called from the heartbeat's thread.
         heard: takes the ids of runs that are lost and of those to cancel; called from the heartbeat's thread.
-        forgotten: called when RQ's record of the worker is gone, to write it again.
+        forgotten: called with the connection when RQ's record of the worker is gone, to write it again.
+        watch: called before every beat: a worker whose event loop hangs must not beat.
     """
 
     def __init__(
@@ -42,7 +41,8 @@ class Heartbeat:
         held: Callable[[], Sequence[tuple[str, str]]],
         shown: Callable[[], Mapping[str, str]],
         heard: Callable[[list[str], list[str]], None],
-        forgotten: Callable[[], None],
+        forgotten: Callable[[Any], None],
+        watch: Callable[[], None],
     ) -> None:
         self._redis = redis
         self._worker = worker
@@ -51,8 +51,11 @@ class Heartbeat:
         self._shown = shown
         self._heard = heard
         self._forgotten = forgotten
+        self._watch = watch
         #: What the last beat told.
         self.busy = False
+        #: Whether the worker takes no runs for now.
+        self.suspended = False
         self._stopped = False
         self._now = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flowtilla-heartbeat", daemon=True)
@@ -75,9 +78,10 @@ class Heartbeat:
         while not self._stopped:
             begun = time.monotonic()
             try:
+                self._watch()
                 self._beat()
-            except (RedisError, OSError) as error:
-                _log.warning("the heartbeat did not reach Redis: %s: %s", type(error).__name__, error)
+            except Exception as error:
+                complain("the heartbeat", error)
                 # Soon again: each second counts against the lease.
                 self._now.wait(min(1.0, self._settings.heartbeat))
             else:
@@ -87,7 +91,8 @@ class Heartbeat:
     def _beat(self) -> None:
         held = self._held()
         self.busy = bool(held)
-        state = WorkerStatus.BUSY if held else WorkerStatus.IDLE
+        free = WorkerStatus.SUSPENDED if self.suspended else WorkerStatus.IDLE
+        state = WorkerStatus.BUSY if held else free
         fields = {"state": state.value, "runs": str(len(held)), **self._shown()}
         args = (
             round(self._settings.lease * 1000),
@@ -103,7 +108,7 @@ class Heartbeat:
             known, lost, cancelled = self._redis.evalsha(RENEW.sha, len(names), *names, *args)
         except NoScriptError:
             known, lost, cancelled = self._redis.eval(RENEW.text, len(names), *names, *args)
-        if not known and not self._stopped:
-            self._forgotten()
         if lost or cancelled:
             self._heard([one.decode() for one in lost], [one.decode() for one in cancelled])
+        if not known and not self._stopped:
+            self._forgotten(self._redis)

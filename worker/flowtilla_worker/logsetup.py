@@ -29,6 +29,6 @@ def configure_logging(settings: LoggingSettings) -> None:
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=settings.level, handlers=[handler], force=True)
-    # RQ's maintenance says at INFO that it looked; what it found, it says louder.
-    logging.getLogger("rq.worker").setLevel(max(logging.WARNING, logging.getLevelName(settings.level)))
+    # Other libraries' debug lines would show what they send: requests, with who asks.
+    logging.basicConfig(level=max(logging.INFO, logging.getLevelName(settings.level)), handlers=[handler], force=True)
+    logging.getLogger("flowtilla").setLevel(settings.level)

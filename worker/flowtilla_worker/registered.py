@@ -1,7 +1,5 @@
-"""A worker as RQ knows it: its name, its record, and RQ's own maintenance."""
+"""A worker as RQ knows it: its name and its record."""
 
-import asyncio
-import logging
 import os
 import resource
 import secrets
@@ -10,19 +8,19 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 from rq.serializers import JSONSerializer
 from rq.utils import as_text, utcformat, utcparse
 from rq.worker import BaseWorker
+from rq.worker_registration import register
 
+from flowtilla import keys
 from flowtilla.errors import WorkerNameTaken
 from flowtilla.settings import WorkerSettings
 from flowtilla_worker.compute import Compute
 
-_log = logging.getLogger("flowtilla.worker")
-
 #: Seconds that RQ's record of the worker lives before its first heartbeat.
-_RECORD = 20
+_RECORD = 80
 
 
 class RegisteredWorker(BaseWorker):
@@ -44,7 +42,7 @@ class RegisteredWorker(BaseWorker):
             # What that would do needs CLIENT SETNAME; host and process are all that anybody reads.
             prepare_for_work=False,
             # RQ derives from it how long it waits for a silent Redis; the heartbeat keeps the record alive.
-            worker_ttl=_RECORD,
+            worker_ttl=20,
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
         self._compute = compute
@@ -72,25 +70,40 @@ class RegisteredWorker(BaseWorker):
         Raises:
             WorkerNameTaken: a live worker has it.
         """
-        beat, death = self.connection.hmget(self.key, "last_heartbeat", "death")
-        if beat is not None and death is None:
-            silent = (datetime.now(UTC) - utcparse(as_text(beat))).total_seconds()
-            if silent < self._lease:
-                raise WorkerNameTaken(
-                    f"a worker named {self.name!r} beat {silent:.0f} s ago: "
-                    "give this one another --name, or none to have one made"
-                )
-            self.connection.delete(self.key)
-        self.register_birth()  # type: ignore[no-untyped-call]
+        silent = self._silent()
+        if silent is not None and silent < self._lease:
+            raise WorkerNameTaken(
+                f"a worker named {self.name!r} beat {silent:.0f} s ago: "
+                "give this one another --name, or none to have one made"
+            )
+        self.register(self.connection)
 
-    async def maintain(self) -> None:
-        """Runs RQ's own maintenance of its registries, as RQ's workers do, for ever."""
-        while True:
-            try:
-                await asyncio.to_thread(self.run_maintenance_tasks)
-            except RedisError as error:
-                _log.warning("RQ's maintenance failed, it is tried again: %s", error)
-            await asyncio.sleep(self.maintenance_interval)
+    def give_name_back(self) -> None:
+        """Tells RQ that the worker is gone; what it was told goes with it."""
+        self.register_death()  # type: ignore[no-untyped-call]
+        self.connection.delete(keys.order(self.name))
+
+    def register(self, connection: Any) -> None:
+        """Writes RQ's record of the worker, in place of whatever is there, over a connection."""
+        self.last_heartbeat = datetime.now(UTC)
+        self.birth_date = self.birth_date or self.last_heartbeat
+        with connection.pipeline() as pipe:
+            pipe.delete(self.key)
+            pipe.hset(self.key, mapping=self.serialize())
+            pipe.expire(self.key, _RECORD)
+            register(self, pipe)
+            pipe.execute()
+
+    def _silent(self) -> float | None:
+        """Returns for how many seconds a worker of this name has been silent; None when there is none."""
+        try:
+            beat, death = self.connection.hmget(self.key, "last_heartbeat", "death")
+            if beat is None or death is not None:
+                return None
+            return (datetime.now(UTC) - utcparse(as_text(beat))).total_seconds()
+        except (ResponseError, ValueError):
+            # What cannot be read is no record of a worker.
+            return None
 
 
 def _peak_memory() -> int:

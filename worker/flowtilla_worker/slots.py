@@ -6,16 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from redis.exceptions import RedisError
+
 from flowtilla.logs import LogLine
 from flowtilla_worker.attempt import Claim
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.poison import suspect
 from flowtilla_worker.engine.runner import Runner
+from flowtilla_worker.stopping import GIVEN_UP, HANDED_BACK, Stopping
 
 _log = logging.getLogger("flowtilla.worker")
-
-#: Seconds that handing back what has not finished within the grace may take.
-_HAND_BACK = 10.0
 
 
 class Slots:
@@ -69,26 +69,30 @@ class Slots:
         for runner in list(self._runners.values()):
             runner.halt(why, reason)
 
-    async def drain(self, grace: float, hurry: asyncio.Event) -> bool:
-        """Lets runs finish, and hands back what is left.
-
-        Args:
-            grace: seconds they may take.
-            hurry: ends the grace when it is set.
-
-        Returns:
-            Whether no run is left in hand.
-        """
+    async def drain(self, stopping: Stopping) -> None:
+        """Lets runs finish as long as they may, and hands back what is left."""
         finished = asyncio.create_task(self._all_ended())
-        hurried = asyncio.create_task(hurry.wait())
-        await asyncio.wait({finished, hurried}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurried = asyncio.create_task(stopping.hurry.wait())
+        await asyncio.wait({finished, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not finished.done():
             _log.info("handing back %d runs", len(self))
             self.halt_all(Halt.HANDED_BACK)
-            await asyncio.wait({finished}, timeout=_HAND_BACK)
+            await asyncio.wait({finished}, timeout=stopping.left(HANDED_BACK))
+            giving_up = [asyncio.create_task(self._give_up(runner)) for runner in self._runners.values()]
+            if giving_up:
+                await asyncio.wait(giving_up, timeout=stopping.left(GIVEN_UP))
         finished.cancel()
-        return not self._runners
+
+    async def _give_up(self, runner: Runner) -> None:
+        """Lets go of a run whose stages have not stopped yet, and perhaps never do."""
+        try:
+            await runner.give_up()
+        except RedisError as error:
+            _log.error("run %s could not be handed back: %s", runner.claim.run_id, error)
+        else:
+            _log.info("run %s is handed back, though its stages have not stopped", runner.claim.run_id)
+            self._runners.pop(runner.claim.run_id, None)
 
     def log_sink(self, lines: Sequence[LogLine]) -> None:
         """Takes lines from the executor, in whatever thread it has them."""

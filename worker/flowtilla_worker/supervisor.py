@@ -1,6 +1,7 @@
 """Keeps several worker processes running, and restarts one that dies."""
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
+from flowtilla_worker.stopping import killed_after
+
 #: Seconds before a worker that died is started again: doubled each time it dies young, up to the longest.
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
@@ -18,11 +21,8 @@ LONGEST_DELAY = 30.0
 #: A worker that lived so many seconds has proved itself.
 YOUNG = 30.0
 
-#: The exit code of a worker that refuses its configuration; starting it again would not help.
-BAD_CONFIGURATION = 2
-
-#: Seconds after the grace in which an orphaned worker hands back what is left, and closes its executor.
-_AFTER_GRACE = 15.0
+#: The exit codes of a worker that refuses its configuration, and of one that was drained: neither is started again.
+BAD_CONFIGURATION, DRAINED = 2, 75
 
 _POLL = 0.05
 
@@ -32,15 +32,16 @@ logger = logging.getLogger("flowtilla.supervisor")
 class Supervisor:
     """Runs one process per name until it is told to stop.
 
-    SIGTERM and SIGINT go on to every worker, the second one too; then it waits for them. The workers hold the read end
-    of a pipe each (their standard input) and drain when it closes, as it does if this process dies: see
-    `stop_with_supervisor`.
+    SIGTERM and SIGINT go on to every worker, the second one too; then it waits for them, and kills those that do not
+    end within their grace. The workers hold the read end of a pipe each (their standard input) and drain when it
+    closes, as it does if this process dies: see `stop_with_supervisor`.
 
     Args:
         names: the workers' names.
         command: the command line of the worker of a name. One that is started again has another name, for the queue
             has yet to learn that the one before is gone.
-        bury: takes the name of a worker that did not end well, and how it ended.
+        bury: takes the name of a worker that did not end well, how it ended, and the name of the one in its place.
+        grace: seconds that a worker has to end.
         burst: workers end by themselves when the queues are empty, and are then not started again.
         env: the workers' environment; this process's when None.
         keep_open: descriptors that the workers inherit.
@@ -50,15 +51,18 @@ class Supervisor:
         self,
         names: Sequence[str],
         command: Callable[[str], Sequence[str]],
-        bury: Callable[[str, str], None],
+        bury: Callable[[str, str, str], None],
+        grace: float,
         burst: bool = False,
         env: Mapping[str, str] | None = None,
         keep_open: Sequence[int] = (),
     ) -> None:
         self._workers = [_Worker(name, command, env, keep_open) for name in names]
         self._bury = bury
+        self._grace = grace
         self._burst = burst
         self._stopping = False
+        self._kill_at = math.inf
 
     def run(self) -> int:
         """Supervises until the workers have ended.
@@ -82,6 +86,8 @@ class Supervisor:
         return next((worker.exit_code for worker in self._workers if worker.exit_code), 0)
 
     def _look_after(self, worker: "_Worker") -> None:
+        if worker.running and time.monotonic() >= self._kill_at:
+            worker.kill()
         if worker.done or worker.running:
             return
         if worker.due is not None:
@@ -92,8 +98,11 @@ class Supervisor:
             return
         worker.collect()
         if worker.exit_code:
-            self._bury(worker.name, worker.ending)
+            self._bury(worker.name, worker.ending, worker.successor)
         if self._stopping or (self._burst and worker.code == 0):
+            worker.done = True
+        elif worker.code == DRAINED:
+            logger.info("worker %s was drained: it stays down", worker.name)
             worker.done = True
         elif worker.refused:
             logger.error("worker %s refuses its configuration: stopping", worker.name)
@@ -113,6 +122,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping = True
+        self._kill_at = min(self._kill_at, time.monotonic() + killed_after(self._grace))
         for worker in self._workers:
             worker.terminate()
 
@@ -147,6 +157,11 @@ class _Worker:
         return f"{self._name}-r{self._starts - 1}" if self._starts > 1 else self._name
 
     @property
+    def successor(self) -> str:
+        """What it will be called when it is started again."""
+        return f"{self._name}-r{self._starts}"
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -162,7 +177,9 @@ class _Worker:
     @property
     def exit_code(self) -> int:
         """Its code as a shell has it. One that SIGTERM ended had not begun to work: a worker drains on it."""
-        return 0 if self.code == -signal.SIGTERM else self.code if self.code >= 0 else 128 - self.code
+        if self.code in (DRAINED, -signal.SIGTERM):
+            return 0
+        return self.code if self.code >= 0 else 128 - self.code
 
     def start(self) -> None:
         # A session of its own: Ctrl-C at the terminal reaches the supervisor only, so that no worker counts it twice.
@@ -194,6 +211,10 @@ class _Worker:
         if self._process is not None:
             self._process.terminate()
 
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
     def close(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -214,14 +235,14 @@ def stop_with_supervisor(grace: float) -> None:
     """Makes this worker drain when its supervisor is gone: the pipe that is its standard input then ends.
 
     Args:
-        grace: seconds that its runs have to finish; soon after them it ends in any case, for nobody else would end it.
+        grace: seconds that it has to end; then it does in any case, for nobody else would end it.
     """
 
     def watch() -> None:
         while os.read(0, 1024):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace + _AFTER_GRACE)
+        time.sleep(killed_after(grace))
         os._exit(1)
 
     threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

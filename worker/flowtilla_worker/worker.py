@@ -1,9 +1,9 @@
 """The worker: claims runs, holds many at once on one event loop, and writes back what became of them."""
 
 import asyncio
-import json
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +12,11 @@ from redis.exceptions import RedisError, ResponseError
 from flowtilla.errors import ClusterLost
 from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
+from flowtilla.workers import Order
 from flowtilla_executors import Executor
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.claims import Claims
+from flowtilla_worker.commands import Commands
 from flowtilla_worker.compute import Compute
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.engine.halt import Halt
@@ -25,6 +27,9 @@ from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.plan.plan import Planner
 from flowtilla_worker.registered import RegisteredWorker
 from flowtilla_worker.slots import Slots
+from flowtilla_worker.stopping import CLAIMED, CLOSED, GONE, Stopping
+from flowtilla_worker.trouble import complain
+from flowtilla_worker.watchdog import Watchdog
 from flowtilla_worker.writer import Writer
 
 _log = logging.getLogger("flowtilla.worker")
@@ -38,8 +43,8 @@ _CLAIM_AT_ONCE = 64
 #: Seconds until the worker's state in RQ follows when it becomes busy or idle.
 _SHOW = 0.2
 
-#: Seconds that a claim under way when the worker is stopped, and its last words, may take.
-_CLOSE = 5.0
+#: Seconds that a claim under way may take when the worker is told to stop.
+_LAST_CLAIM = 5.0
 
 
 class Worker(RegisteredWorker):
@@ -51,6 +56,7 @@ class Worker(RegisteredWorker):
         catalog: which functions may run.
         connections: the Redis.
         name: its name in the fleet; made from host and process when None.
+        last_resort: takes, when the worker is told to stop, the seconds after which its process must be ended by force.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Worker(RegisteredWorker):
         catalog: Catalog,
         connections: Connections,
         name: str | None = None,
+        last_resort: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         # Stages run in other processes, perhaps in other folders: the storage's path must be absolute for them.
         self.settings = settings.model_copy(update={"storage": ArtifactStore(settings.storage).settings})
@@ -68,15 +75,19 @@ class Worker(RegisteredWorker):
         super().__init__(self._own, connections.blocking(), compute, name)
         self._planner = Planner(catalog)
         self._connections = connections
-        self._asked_to_stop = 0
+        self._stopping = Stopping(self._own.grace, last_resort)
+        self._stuck = False
+        self._asked_at = 0.0
+        #: Whether it ended because it was told to drain.
+        self.drained = False
         self._claiming: asyncio.Task[Any] | None = None
         self._showing: asyncio.TimerHandle | None = None
 
     def work(self, burst: bool = False, *_: Any, **__: Any) -> bool:
         """Works until it is told to stop.
 
-        The first SIGTERM or SIGINT stops claiming and lets runs finish within the grace; what is left then is handed
-        back to the front of its queue. The second hands back at once.
+        The first SIGTERM or SIGINT stops claiming and lets runs finish in most of the grace; what is left then is
+        handed back to the front of its queue, and the worker ends within the grace. The second hands back at once.
 
         Args:
             burst: stop when the queues are empty.
@@ -94,50 +105,47 @@ class Worker(RegisteredWorker):
         """Does what `work` does, on an event loop that runs already."""
         self.take_name()
         try:
-            return await self._serve(burst)
+            await self._serve(burst)
+            return not self._slots
         finally:
-            with suppress(RedisError):
-                self.register_death()  # type: ignore[no-untyped-call]
+            await self._in_time(asyncio.to_thread(self.give_name_back), GONE)
 
     @property
-    def stuck(self) -> bool:
-        """Whether, though the worker has ended, a cluster may still be starting or closing in a thread."""
-        return self._compute.stuck
+    def pressed(self) -> bool:
+        """Whether nobody may wait any more, now that the worker has ended, for what may still go on in threads."""
+        return self._stopping.told > 0 or self._stuck or self._compute.stuck
 
     def stop(self) -> None:
         """Asks the worker to stop; asked again, it stops at once."""
-        self._asked_to_stop += 1
-        _log.info("asked to stop: %s", "finishing" if self._asked_to_stop == 1 else "handing back what is left at once")
+        self._stopping.tell()
+        self._wind_down()
+
+    def _signalled(self, *_: Any) -> None:
+        # Not the loop's own way to take signals: should the loop hang, the process must end all the same.
+        self._stopping.tell()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wind_down)
+
+    def _wind_down(self) -> None:
+        again = self._stopping.told > 1
+        _log.info("asked to stop: %s", "handing back what is left at once" if again else "finishing")
+        self._loop.call_later(0 if again else self._stopping.for_runs, self._stopping.hurry.set)
         self._changed.set()
         if self._claiming is not None:
             # A Redis that is there answers a claim before this; one that is away must not keep the worker.
-            self._loop.call_later(_CLOSE, self._claiming.cancel)
-        if self._asked_to_stop > 1:
-            self._hurry.set()
+            self._loop.call_later(min(_LAST_CLAIM, self._stopping.left(CLAIMED)), self._claiming.cancel)
 
-    def handle_payload(self, message: Any) -> None:
-        """Obeys a command that RQ's tools, or a client's `cancel`, sent to this worker."""
-        try:
-            command = json.loads(message["data"])
-            name, run_id = command["command"], str(command.get("job_id"))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            _log.warning("a command that cannot be read was ignored: %.200r", message["data"])
-            return
-        if name in ("stop-job", "stop-execution"):
-            self._slots.halt([run_id], Halt.CANCELLED)
-        elif name == "shutdown":
-            self.stop()
-
-    async def _serve(self, burst: bool) -> bool:
+    async def _serve(self, burst: bool) -> None:
         self._begin(burst)
         listening = self._connections.asyncio()
+        commands = Commands(self._slots, self.stop, self._redis, self.settings)
         background = [
-            asyncio.create_task(self._claims.listen(listening, self._changed.set, self.handle_payload)),
-            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._claims.listen(listening, self._changed.set, commands.obey)),
+            asyncio.create_task(Housekeeping(self._writer, self._redis, self.settings).run()),
         ]
         for task in background:
             task.add_done_callback(_complain)
-        _log.info("worker %s listens on %s", self.name, ", ".join(self.queue_names()))
+        _log.info("worker %s listens on %s; %s", self.name, ", ".join(self.queue_names()), self._stopping)
         try:
             computing = self._compute.begin(self._slots.log_sink, patient=not burst)
             self._claiming = asyncio.create_task(self._claim_until_stopped())
@@ -145,27 +153,35 @@ class Worker(RegisteredWorker):
             if computing.done():
                 # There will be no executor, and so nothing to claim for.
                 self._claiming.cancel()
-                await self._slots.drain(0, self._hurry)
+                self._stopping.hurry.set()
+                await self._slots.drain(self._stopping)
                 computing.result()
             if not self._claiming.cancelled():
                 self._claiming.result()
-            return await self._slots.drain(self._own.grace, self._hurry)
+            await self._slots.drain(self._stopping)
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
             # Each within bounds: a cluster or a Redis that does not answer must not keep the worker from ending.
-            await self._compute.close()
-            for closing in (asyncio.to_thread(self._heartbeat.stop), self._writer.close()):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(closing, _CLOSE)
-            await listening.aclose()
-            await self._redis.aclose()
+            await self._compute.close(self._stopping.left(CLOSED))
+            await self._in_time(asyncio.gather(*background, return_exceptions=True), GONE)
+            await self._in_time(asyncio.to_thread(self._heartbeat.stop), GONE)
+            await self._in_time(self._writer.close(), GONE)
+            await self._in_time(asyncio.gather(listening.aclose(), self._redis.aclose()), GONE)
+
+    async def _in_time(self, closing: Awaitable[Any], share: float) -> None:
+        """Waits for something that ends, until so much of the time that is left for that is spent."""
+        try:
+            await asyncio.wait_for(closing, self._stopping.left(share))
+        except TimeoutError:
+            self._stuck = True
+        except (RedisError, OSError) as error:
+            _log.warning("Redis could not be told that the worker ends: %s: %s", type(error).__name__, error)
 
     def _begin(self, burst: bool) -> None:
         """Makes what lives as long as the event loop, and begins to beat and to heed signals."""
         self._loop, self._burst = asyncio.get_running_loop(), burst
-        self._changed, self._hurry = asyncio.Event(), asyncio.Event()
+        self._changed = asyncio.Event()
         self._redis = self._connections.asyncio(patience=self._own.lease)
         self._writer = Writer(self._redis)
         self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
@@ -177,45 +193,62 @@ class Worker(RegisteredWorker):
             self._slots.held,
             self.shown,
             self._heard,
-            self.register_birth,
+            self.register,
+            Watchdog(self._loop, self._own.lease).look,
         )
         self._heartbeat.start()
         for one in (signal.SIGTERM, signal.SIGINT):
             # Only the main thread can take signals; elsewhere, `stop` is called.
-            with suppress(ValueError, RuntimeError):
-                self._loop.add_signal_handler(one, self.stop)
+            with suppress(ValueError):
+                signal.signal(one, self._signalled)
 
     async def _claim_until_stopped(self) -> None:
-        """Claims runs until the worker is asked to stop, or, in a burst, nothing is left."""
-        while not self._asked_to_stop:
+        """Claims runs until the worker is told to stop, or is drained, or, in a burst, nothing is left."""
+        while not self._stopping.told:
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE) if self._compute.ready else 0
             try:
-                claims = await self._claims.take(room, idle=not self._slots) if room else []
+                claims = await self._claim(room)
             except ResponseError as error:
-                _log.error("claiming failed, it is tried again: %s", error)
+                complain("claiming", error)
                 await asyncio.sleep(_POLL)
                 continue
-            for claim in claims or ():
+            for claim in claims:
                 self._slots.begin(claim)
                 self._show_soon()
+            if self._claims.told is Order.DRAIN and not self._slots:
+                self.drained = True
+                return
             if not self._compute.ready:
                 # The cluster went while the claim was on its way.
                 self._slots.halt_all(Halt.HANDED_BACK)
-            elif self._burst and claims == [] and not self._slots:
+            elif self._burst and not claims and not self._claims.told and not self._slots:
                 return
-            if len(claims or ()) < room or not room:
+            if len(claims) < room or not room:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_POLL):
                         await self._changed.wait()
 
+    async def _claim(self, room: int) -> list[Claim]:
+        """Claims runs; without room for any, only hears now and then what the worker is told."""
+        if not room and self._loop.time() - self._asked_at < _POLL / 2:
+            return []
+        claims = await self._claims.take(room, idle=not self._slots)
+        self._asked_at = self._loop.time()
+        told = self._claims.told
+        if self._heartbeat.suspended != (told is not None):
+            self._heartbeat.suspended = told is not None
+            self._heartbeat.beat_now()
+            _log.info("told to %s", f"{told}: it takes no more runs" if told else "resume: it takes runs again")
+        return claims
+
     def _runner(self, claim: Claim) -> Runner:
-        attempt = Attempt(claim, self._writer, self.name)
+        attempt = Attempt(claim, self._writer, self.name, self.settings.signing)
         return Runner(claim, attempt, self._compute, self._planner, self.settings)
 
     def _run_ended(self) -> None:
-        # There is room again, or nothing left to do in a burst. A worker that had room hears of new runs.
-        if self._slots.free == 1 or (self._burst and not self._slots):
+        # There is room again, or nothing left to do. A worker that had room hears of new runs.
+        if self._slots.free == 1 or ((self._burst or self._claims.told is Order.DRAIN) and not self._slots):
             self._changed.set()
         self._show_soon()
 
@@ -244,12 +277,6 @@ class Worker(RegisteredWorker):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._slots.halt, lost, Halt.LOST)
             self._loop.call_soon_threadsafe(self._slots.halt, cancelled, Halt.CANCELLED)
-
-    async def _keep_house(self) -> None:
-        house = Housekeeping(self._writer, self._redis, self.queue_names(), self._own.lease, self.settings.storage)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(house.run())
-            group.create_task(self.maintain())
 
 
 def _complain(task: asyncio.Task[None]) -> None:

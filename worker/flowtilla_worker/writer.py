@@ -6,23 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import ConnectionError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TimeoutError
 
+from flowtilla.refusals import advice, told
 from flowtilla.scripts import Script
 from flowtilla_worker import scripts
 
 _log = logging.getLogger("flowtilla.worker")
 
-#: Errors that say "not now": the same commands are sent again. Every script is safe to send twice.
-_PASSING = (ConnectionError, TimeoutError, BusyLoadingError, NoScriptError, OutOfMemoryError, ReadOnlyError, OSError)
+#: Replies that say "not now": the same commands are sent again. Every script is safe to send twice.
+_AWAY = (ConnectionError, TimeoutError, NoScriptError, OSError)
 
 #: Seconds between tries while Redis is away: the first and the longest.
 _BACKOFF = (0.1, 5.0)
@@ -36,6 +29,7 @@ class _Request:
     script: Script
     keys: Sequence[str]
     args: Sequence[Any]
+    patient: bool
     reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -54,13 +48,18 @@ class Writer:
         self._loop_task = asyncio.create_task(self._serve(), name="flowtilla-writer")
         self._known = False
 
-    async def call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def call(self, script: Script, keys: Sequence[str], args: Sequence[Any], patient: bool = True) -> Any:
         """Calls a script and returns its reply, however long Redis is away.
 
+        Args:
+            script, keys, args: what is called.
+            patient: whether to wait too while Redis refuses everybody, because its memory is full for example. A call
+                that is not is not made any more either, once nobody waits for its reply.
+
         Raises:
-            redis.exceptions.ResponseError: Redis refused the script itself.
+            redis.exceptions.ResponseError: Redis refused.
         """
-        request = _Request(script, keys, args)
+        request = _Request(script, keys, args, patient)
         self._waiting.append(request)
         self._idle.clear()
         self._wake.set()
@@ -75,47 +74,62 @@ class Writer:
             await asyncio.gather(self._loop_task, return_exceptions=True)
 
     async def _serve(self) -> None:
+        delay, longest = _BACKOFF
         while True:
             await self._wake.wait()
             batch = self._waiting[:_BATCH]
-            await self._send(batch)
-            # Only now do they leave the list: `close` waits for what is in it.
-            del self._waiting[: len(batch)]
+            again, why = await self._send(batch)
+            # Only now do they leave the list: `close` waits for what is in it. What is sent again stays in its order,
+            # and in front; what came meanwhile goes with it, for Redis may refuse one and take another.
+            self._waiting[: len(batch)] = again
+            if why is None:
+                delay = _BACKOFF[0]
+            else:
+                _log.warning("Redis %s; trying again in %.1f s", _described(why), delay)
+                self._known = False
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, longest)
             if not self._waiting:
                 self._wake.clear()
                 self._idle.set()
 
-    async def _send(self, batch: list[_Request]) -> None:
-        delay, longest = _BACKOFF
-        while batch:
-            try:
-                replies = await self._try(batch)
-            except _PASSING as error:
-                replies = [error] * len(batch)
-            again = []
-            for request, reply in zip(batch, replies, strict=True):
-                if isinstance(reply, _PASSING):
-                    again.append(request)
-                elif not request.reply.done():
-                    _settle(request.reply, reply)
-            if again:
-                why = next(reply for reply in replies if isinstance(reply, _PASSING))
-                _log.warning("Redis is away (%s: %s); trying again in %.1f s", type(why).__name__, why, delay)
-                self._known = False
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, longest)
-            batch = again
+    async def _send(self, batch: list[_Request]) -> tuple[list[_Request], Exception | None]:
+        """Sends requests and settles those that Redis took; returns those to send again, and why."""
+        try:
+            replies = await self._try(batch)
+        except (RedisError, OSError) as error:
+            return [request for request in batch if request.patient or not request.reply.done()], error
+        again, why = [], None
+        for request, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, _AWAY) or (request.patient and isinstance(reply, RedisError) and advice(reply)):
+                again.append(request)
+                why = reply
+            elif not request.reply.done():
+                _settle(request.reply, reply)
+        if any(isinstance(reply, ReadOnlyError) for reply in replies):
+            # It was the master. Whoever is now is found by connecting anew.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+        return again, why
 
     async def _try(self, batch: list[_Request]) -> list[Any]:
-        if not self._known:
-            for script in scripts.ALL:
-                await self._redis.script_load(script.text)
-            self._known = True
         pipe = self._redis.pipeline(transaction=False)
+        # With the calls, and not before them: somebody may be flushing the scripts again and again.
+        teaching = () if self._known else scripts.ALL
+        for script in teaching:
+            pipe.script_load(script.text)
         for request in batch:
             pipe.evalsha(request.script.sha, len(request.keys), *request.keys, *request.args)
         replies: list[Any] = await pipe.execute(raise_on_error=False)
+        taught, replies = replies[: len(teaching)], replies[len(teaching) :]
+        if refused := next((one for one in taught if isinstance(one, Exception)), None):
+            raise refused
+        self._known = True
         return replies
+
+
+def _described(why: Exception) -> str:
+    advised = advice(why)
+    return f"refuses ({told(why)}): {advised}" if advised else f"is away ({told(why)})"
 
 
 def _settle(waiting: asyncio.Future[Any], reply: Any) -> None:

@@ -43,6 +43,10 @@ class Channel:
         """Says what the call left on the cluster beside its value."""
         self._send("left", tuple(keys))
 
+    def stopped(self) -> None:
+        """Says that nothing of the call runs any more, since it was to stop."""
+        self._send("stopped", None)
+
     def ended(self, outcome: Outcome) -> None:
         """Says how the call ended."""
         self._send("ended", outcome)
@@ -54,5 +58,5 @@ class Channel:
 def received(event: tuple[float, dict[str, Any]]) -> tuple[str, str, Any]:
     """Returns the key of a call, what it says, and the content."""
     message = event[1]
-    what = next(word for word in ("ended", "lines", "begun", "left") if word in message)
+    what = next(word for word in ("ended", "lines", "begun", "left", "stopped") if word in message)
     return message["key"], what, pickle.loads(message[what])

@@ -9,6 +9,7 @@ from distributed import Client, Security
 
 from flowtilla.errors import ClusterUnreachable
 from flowtilla_executors import handshake
+from flowtilla_executors.dask.client import OneLifeClient, hush
 from flowtilla_executors.dask.deaths import OnNanny
 from flowtilla_executors.dask.plugins import OnScheduler, OnWorker
 
@@ -40,7 +41,7 @@ async def connect(address: str, tls: Mapping[str, str]) -> Client:
     with warnings.catch_warnings():
         # Of versions that differ; `prepare` says it better.
         warnings.simplefilter("ignore")
-        client = Client(
+        client = OneLifeClient(
             address, asynchronous=True, set_as_default=False, timeout=_CONNECT, security=security, name="flowtilla"
         )
         try:
@@ -53,6 +54,7 @@ async def connect(address: str, tls: Mapping[str, str]) -> Client:
             ) from error
     # Dask would gather for 10 ms what is submitted.
     client.scheduler_comm.interval = _GATHER
+    hush(client.scheduler_comm.comm)
     return client
 
 
@@ -76,8 +78,8 @@ async def prepare(
     if not patient:
         await _first_worker(client, name)
     versions = await client.get_versions(packages=list(PACKAGES))
-    for place, found in {"its scheduler": versions["scheduler"], **versions["workers"]}.items():
-        _compare(found["packages"], f"{name} ({place})")
+    for address, found in {client.scheduler.address: versions["scheduler"], **versions["workers"]}.items():
+        _compare(found["packages"], name, address.partition("://")[2])
     await client.register_plugin(OnScheduler())
     await client.register_plugin(OnNanny())
     await client.register_plugin(OnWorker(modules, env_vars, files))
@@ -98,10 +100,10 @@ async def _first_worker(client: Client, name: str) -> None:
         ) from None
 
 
-def _compare(packages: Mapping[str, Any], name: str) -> None:
+def _compare(packages: Mapping[str, Any], name: str, host: str) -> None:
     """Compares versions without sending any code, which another Python could not read."""
     versions = {package: packages.get(package) for package in PACKAGES}
     python = str(packages["python"])
     versions["python"] = ".".join(python.strip("()").replace(" ", "").replace("'", "").replace(",", ".").split(".")[:2])
-    found = {"host": name, "versions": versions, "broken": {}}
+    found = {"host": host, "versions": versions, "broken": {}}
     handshake.check(found, PACKAGES, name)

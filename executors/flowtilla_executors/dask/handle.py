@@ -39,6 +39,8 @@ class Handle:
         self.clock: asyncio.TimerHandle | None = None
         #: Settles the call when its task ends.
         self.following: asyncio.Task[None] | None = None
+        #: Done when nothing of it runs any more; from when it was stopped.
+        self.leaving: asyncio.Future[None] | None = None
         self._lost: ClusterLost | None = None
         self._done = asyncio.get_running_loop().create_future()
         for parent in parents:
@@ -55,6 +57,11 @@ class Handle:
         if not self.settled:
             self._lost = error
             self._end()
+
+    def left(self) -> None:
+        """Takes note that nothing of a call that was stopped runs any more."""
+        if self.leaving is not None and self.leaves:
+            self.leaving.set_result(None)
 
     @property
     def settled(self) -> bool:
@@ -74,6 +81,11 @@ class Handle:
             raise self._lost
         assert self.outcome is not None
         return self.outcome
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it was stopped, and may still run."""
+        return self.leaving is not None and not self.leaving.done()
 
     def stop_clock(self) -> None:
         """Forgets the time at which the call takes too long."""

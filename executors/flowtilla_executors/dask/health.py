@@ -52,20 +52,26 @@ class Health:
         self.counted.update(name for worker in self.workers for name in worker["resources"])
 
     async def watch(self) -> ClusterLost:
-        """Returns how the cluster was lost, once it is."""
+        """Returns how the cluster was lost, once it is; the client's connection is cut then."""
+        how = await self._loss()
+        # What is still to be sent nobody wants now, and a client that is closed would wait for it.
+        self._client.scheduler_comm.abort()
+        return ClusterLost(how)
+
+    async def _loss(self) -> str:
         next_look = time.monotonic()
         while True:
             if (how := self._ended()) is not None:
-                return ClusterLost(how)
+                return how
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + _LOOK
                 try:
                     await self.look()
                 except Exception:
                     await asyncio.sleep(_GLANCE)  # the connection may be about to say why
-                    return ClusterLost(self._ended() or f"{self.name} does not answer: it hangs, or the network is cut")
+                    return self._ended() or f"{self.name} does not answer: it hangs, or the network is cut"
                 if self._without_workers():
-                    return ClusterLost(f"{self.name} has had no worker for {_EMPTY:g}s: all of them died or left")
+                    return f"{self.name} has had no worker for {_EMPTY:g}s: all of them died or left"
             await asyncio.sleep(_GLANCE)
 
     def _ended(self) -> str | None:

@@ -14,13 +14,14 @@ from distributed import Client
 from flowtilla.errors import ClusterLost, ExecutorError
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
-from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, stop, task
+from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, task
 from flowtilla_executors.dask.endings import Endings, early
 from flowtilla_executors.dask.handle import Handle
 from flowtilla_executors.dask.health import Health
 from flowtilla_executors.dask.local import LocalCluster
 from flowtilla_executors.dask.needs import COUNTED, demanded, met, needed
 from flowtilla_executors.dask.options import Options
+from flowtilla_executors.dask.unwanted import Unwanted
 from flowtilla_executors.failures import cancelled, failed, timed_out
 from flowtilla_executors.outcome import Failure, Outcome
 from flowtilla_executors.resources import waits
@@ -95,8 +96,7 @@ class Session:
         self._known: WeakValueDictionary[str, Handle] = WeakValueDictionary()
         self._endings = Endings(self.lost)
         self._client.subscribe_topic(deaths.TOPIC, self._died)
-        self._forbidden: list[str] = []
-        self._forbidding: asyncio.Task[None] | None = None
+        self._unwanted = Unwanted(client)
         self._watching = self._loop.create_task(self._watch())
         self._lost: ClusterLost | None = None
 
@@ -156,13 +156,14 @@ class Session:
         return await asyncio.to_thread(kept.value.load) if kept.value.size > _BIG else kept.value.load()
 
     async def cancel(self, handle: Handle) -> None:
-        """Stops a call, and those submitted ahead that depend on it; none of them begins after this."""
-        keys = self._end_now(handle, cancelled(handle.call, "the worker was told to stop it", handle.started))
-        if keys:
-            self._forbidden += keys
-            if self._forbidding is None:
-                self._forbidding = self._loop.create_task(self._forbid())
-            await asyncio.shield(self._forbidding)
+        """Stops a call, and those submitted ahead that depend on it; none of them begins after this.
+
+        Returns once the worker that ran it says that it has left the stage, or all say that it does not run.
+        """
+        self._end_now(handle, cancelled(handle.call, "the worker was told to stop it", handle.started))
+        if handle.leaving is not None:
+            ends: set[asyncio.Future[Any]] = {handle.leaving, self._watching}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """Ends all calls and leaves the cluster; ends that too if it is ours."""
@@ -174,11 +175,14 @@ class Session:
 
     def _heard(self, event: Any) -> None:
         key, what, content = channel.received(event)
+        if (handle := self._known.get(key)) is None:
+            return
         if what == "left":
             # Also when a value that was lost has been made again.
-            if (handle := self._known.get(key)) is not None:
-                handle.parts = collections.held(self._client, content)
-        elif (handle := self._open.get(key)) is not None:
+            handle.parts = collections.held(self._client, content)
+        elif what == "stopped":
+            handle.left()
+        elif key in self._open or (what == "lines" and handle.leaves):
             self._note(handle, what, content)
 
     def _note(self, handle: Handle, what: str, content: Any) -> None:
@@ -196,27 +200,21 @@ class Session:
         death = event[1]
         how = self._endings.died(death["address"], death["code"])
         for key in death["running"]:
-            if (handle := self._open.get(key)) is not None:
+            if (handle := self._known.get(key)) is not None:
                 handle.deaths.append(how)
+                handle.left()
 
     def _overdue(self, handle: Handle) -> None:
         self._end_now(handle, timed_out(handle.call, handle.started))
 
-    def _end_now(self, handle: Handle, outcome: Outcome) -> list[str]:
-        """Ends a call whatever it does, and those ahead of it; returns the keys of the tasks that nobody wants now."""
-        if handle.settled:
-            return []
-        handle.settle(outcome)
-        keys = [handle.key, *(key for child in list(handle.children) for key in self._end_now(child, early()))]
-        self._release(handle)
-        return keys
-
-    async def _forbid(self) -> None:
-        await asyncio.sleep(0)  # others may be cancelled with it
-        keys, self._forbidden, self._forbidding = self._forbidden, [], None
-        with contextlib.suppress(Exception):  # the cluster may be dying
-            async with asyncio.timeout(_LEAVE):
-                await self._client.run(stop.forbid, keys, on_error="ignore")
+    def _end_now(self, handle: Handle, outcome: Outcome) -> None:
+        """Ends a call whatever it does, and those ahead of it; their tasks nobody wants now."""
+        if not handle.settled:
+            handle.settle(outcome)
+            self._unwanted.add(handle)
+            for child in list(handle.children):
+                self._end_now(child, early())
+            self._release(handle)
 
     def _send(self, handle: Handle, payload: bytes, resources: dict[str, float]) -> None:
         call = handle.call

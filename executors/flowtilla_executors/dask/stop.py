@@ -1,23 +1,25 @@
 """Stops calls that run in threads of a Dask worker, as far as Python lets one.
 
-A thread cannot be killed. One that runs Python code gets an exception at its next instruction, again every second
-until its call has ended; one that sits in C code, when that returns. `context().cancelled` is true at once.
+A thread cannot be killed. One that runs Python code gets an exception at its next instruction, again twice a second
+until its call has ended; one that sits in C code, when that returns. A stage that looks at `context().cancelled`, or
+registered clean-up, gets the exception only when it has had the time to end by itself.
 """
 
 import ctypes
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from flowtilla.cancellation import GRACE, Cancellation
 from flowtilla_executors.dask.deaths import Ledger
 
 _SetAsyncExc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 #: Seconds until a thread that caught the exception gets it again.
-AGAIN = 1.0
+AGAIN = 0.5
 
 #: How many calls that must not begin are remembered.
 _FORBIDDEN = 10_000
@@ -42,8 +44,9 @@ class Running:
     """
 
     def __init__(self, key: str) -> None:
-        self.stopped = False
+        self.cancellation = Cancellation()
         self._key = key
+        self._force_at: float | None = None
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
         self._open = True
@@ -68,9 +71,11 @@ class Running:
 
     def stop(self) -> bool:
         """Asks the call to end, from another thread; returns whether it was still running."""
-        self.stopped = True
+        if self._force_at is None:
+            self._force_at = time.monotonic() + (GRACE if self.cancellation.heeds else 0)
+        self.cancellation.request()
         with self._lock:
-            if self._open:
+            if self._open and time.monotonic() >= self._force_at:
                 _SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Stopped))
             return self._open
 
@@ -95,11 +100,11 @@ def stop(key: str) -> bool:
     return running is not None and running.stop()
 
 
-def forbid(keys: Iterable[str]) -> None:
-    """Keeps calls from beginning here, and asks those that run to end."""
+def forbid(keys: Sequence[str]) -> list[str]:
+    """Keeps calls from beginning here, and asks those that run to end; returns these."""
     for key in keys:
         with _lock:
             _forbidden[key] = None
             while len(_forbidden) > _FORBIDDEN:
                 _forbidden.popitem(last=False)
-        stop(key)
+    return [key for key in keys if stop(key)]

@@ -42,7 +42,8 @@ def run(topic: str, payload: bytes, *parents: remote.Kept) -> remote.Kept:
     try:
         kept, outcome = _run(pickle.loads(payload), parents, key, channel)
     except Stopped:
-        # Nobody waits for it; or the scheduler gave it here again after all, and then it begins anew.
+        # Nobody waits for its value; or the scheduler gave it here again after all, and then it begins anew.
+        channel.stopped()
         raise Reschedule from None
     if isinstance(kept.value, Persisted):
         channel.left(kept.value.keys)
@@ -55,7 +56,8 @@ def _run(call: Call, parents: tuple[remote.Kept, ...], key: str, channel: Channe
     with Running(key) as running:
         if call.timeout is not None:
             channel.begun(time.time())
-        result = remote.run(call, parents, keep, channel.lines, lambda: running.stopped)
-    if running.stopped:
+        result = remote.run(call, parents, keep, channel.lines, running.cancellation)
+    if running.cancellation.requested:
+        channel.lines(result[1].logs)  # its last words
         raise Stopped
     return result

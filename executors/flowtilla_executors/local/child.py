@@ -14,11 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flowtilla.cancellation import Cancellation
 from flowtilla.logs import LogLine
 from flowtilla_executors import capture
 from flowtilla_executors.invoke import invoke
 from flowtilla_executors.local.directory import remove
 from flowtilla_executors.local.files import store
+from flowtilla_executors.local.line import Line
 from flowtilla_executors.local.memory import FileMemory, lend
 from flowtilla_executors.outcome import Outcome
 from flowtilla_executors.values import Snapshot
@@ -42,12 +44,13 @@ def serve(worker: Connection, directories: list[Path], env_vars: dict[str, str])
         env_vars: set before any stage's module is imported.
     """
     _begin(directories, env_vars)
+    line = Line(worker)
     while True:
         try:
-            name, payload = pickle.loads(worker.recv_bytes())
+            (name, payload), cancellation = line.next()
         except EOFError:
             _leave()
-        worker.send_bytes(pickle.dumps(_run(name, payload)))
+        line.reply(*_run(name, payload, cancellation))
 
 
 def _begin(directories: list[Path], env_vars: dict[str, str]) -> None:
@@ -67,11 +70,11 @@ def _begin(directories: list[Path], env_vars: dict[str, str]) -> None:
     lend(FileMemory(directories))
 
 
-def _run(name: str, payload: Snapshot) -> tuple[Snapshot | None, Outcome]:
+def _run(name: str, payload: Snapshot, cancellation: Cancellation) -> tuple[Snapshot | None, Outcome]:
     """Runs one call; a big value goes to a file of the name given."""
     call, parents = payload.load()
     keep: Callable[[Any], Snapshot] = partial(store, name=name, directories=_directories)
-    return invoke(call, parents, keep, _emit)
+    return invoke(call, parents, keep, _emit, cancellation)
 
 
 def _emit(lines: Sequence[LogLine]) -> None:

@@ -76,6 +76,8 @@ class LocalExecutor(Executor[Handle]):
         self._crew.flush_logs()
         for handle in list(self._unsettled):
             handle.settle(None, cancelled(handle.call, "its executor was closed", handle.started))
+            if handle.admitted:
+                self._crew.stop(handle)
         await self._crew.close()
 
     def info(self) -> ExecutorInfo:
@@ -97,15 +99,16 @@ class LocalExecutor(Executor[Handle]):
         return await asyncio.to_thread(value.load) if value.size > _BIG else value.load()
 
     async def cancel(self, handle: Handle) -> None:
-        if handle.settled:
-            return
-        self._crew.flush_logs()
-        handle.settle(None, cancelled(handle.call, "the worker was told to stop it", handle.started))
-        self._unsettled.discard(handle)
-        if handle.admitted:
-            self._crew.stop(handle)
-        else:
-            self._run(self._room.admit())
+        if not handle.settled:
+            self._crew.flush_logs()
+            handle.settle(None, cancelled(handle.call, "the worker was told to stop it", handle.started))
+            self._unsettled.discard(handle)
+            if handle.admitted:
+                self._crew.stop(handle)
+            else:
+                handle.leave()
+                self._run(self._room.admit())
+        await handle.gone()
 
     def _make_crew(self) -> Processes | Threads:
         if self._mode == "threads":
@@ -147,6 +150,7 @@ class LocalExecutor(Executor[Handle]):
             self._unsettled.discard(handle)
             if outcome is not None:
                 handle.settle(kept, outcome)
+            handle.leave()
 
 
 def _value(handle: Handle) -> Snapshot:

@@ -9,16 +9,16 @@ import socket
 import time
 from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
+from flowtilla.cancellation import GRACE
 from flowtilla_executors.base import LogSink
 from flowtilla_executors.failures import ending, failed, lost, timed_out
-from flowtilla_executors.local import child
+from flowtilla_executors.local.child import LOGS, serve
 from flowtilla_executors.local.directory import PrivateDirectory, bases
 from flowtilla_executors.local.files import discard, owned, store
-from flowtilla_executors.local.handle import Ended, Handle
-from flowtilla_executors.local.spawn import Context, Process
+from flowtilla_executors.local.handle import Child, Ended, Handle
+from flowtilla_executors.local.line import WORD
+from flowtilla_executors.local.spawn import Context
 from flowtilla_executors.outcome import Failure, Outcome
 from flowtilla_executors.values import Snapshot
 
@@ -29,15 +29,6 @@ _PAUSE = 1.0
 
 #: More datagrams than a socket can hold: reading as many takes all that were there, and comes to an end.
 _QUEUED = 1024
-
-
-@dataclass(eq=False, slots=True)
-class Child:
-    """A child process, and the call it runs."""
-
-    process: Process
-    connection: Connection
-    handle: Handle | None = None
 
 
 class Processes:
@@ -67,7 +58,7 @@ class Processes:
         self._directories = [directory.path for directory in self._private]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(str(self._directories[0] / child.LOGS))
+        self._socket.bind(str(self._directories[0] / LOGS))
         self._loop.add_reader(self._socket, self.collect_logs)
         atexit.register(self._kill_all)
         # In the background, so that the worker is up at once.
@@ -78,10 +69,18 @@ class Processes:
         self._dispatch()
 
     def stop(self, handle: Handle) -> None:
-        """Kills the child that runs the call; the call's room is free when the child is gone."""
-        for each in list(self._children):  # a thread may be adding one
-            if each.handle is handle:
-                each.process.end()
+        """Ends a call: kills its child, at once or, if the call will notice, only when it does not end by itself."""
+        # A thread may be adding one.
+        child = next((each for each in list(self._children) if each.handle is handle), None)
+        if child is not None and child.heeds:
+            with contextlib.suppress(OSError):
+                child.connection.send_bytes(WORD)
+            self._loop.call_later(GRACE, self._kill, child, handle)
+        elif child is not None:
+            self._kill(child, handle)
+        elif handle in self._waiting:
+            self._waiting.remove(handle)
+            self._end_soon(handle, None)
 
     def flush_logs(self) -> None:
         """Hands on the lines that calls still running have sent."""
@@ -126,7 +125,7 @@ class Processes:
         self._loop.call_soon(self._ended, handle, None, outcome)
 
     def _give(self, child: Child, handle: Handle, payload: Snapshot) -> None:
-        child.handle, handle.payload, handle.started = handle, owned(payload), time.time()
+        child.handle, child.heeds, handle.payload, handle.started = handle, False, owned(payload), time.time()
         if handle.call.timeout is not None:
             self._loop.call_later(handle.call.timeout, self._overdue, child, handle)
         with contextlib.suppress(OSError):  # it has just died, and the loop is about to hear so
@@ -136,15 +135,22 @@ class Processes:
         if child.handle is handle and not handle.settled:
             self.collect_logs()
             handle.settle(None, timed_out(handle.call, handle.started))
-            child.process.end()
+            self.stop(handle)
 
     def _heard(self, child: Child) -> None:
-        """Takes a child's answer, or notes that it is gone."""
+        """Takes what a child says, or notes that it is gone."""
         try:
-            kept, outcome = pickle.loads(child.connection.recv_bytes())
+            answer = pickle.loads(child.connection.recv_bytes())
         except (EOFError, OSError):
-            self._loop.remove_reader(child.connection)
-            self._start_task(self._replace(child))
+            self._retire(child)
+            return
+        if answer is None:
+            child.heeds = True
+            return
+        kept, outcome = answer
+        if child.handle is not None and child.handle.settled:
+            self._log_sink(outcome.logs)  # its last words; what it started goes with the child
+            self._retire(child)
             return
         handle, child.handle = child.handle, None
         self._idle.append(child)
@@ -155,6 +161,17 @@ class Processes:
         if handle is not None:
             handle.payload = None
             self._ended(handle, kept, outcome)
+
+    def _kill(self, child: Child, handle: Handle) -> None:
+        if child.handle is handle:
+            self._retire(child)
+
+    def _retire(self, child: Child) -> None:
+        # Not by what the connection says: something that left the child's session may hold its end of it.
+        if not child.retired:
+            child.retired = True
+            self._loop.remove_reader(child.connection)
+            self._start_task(self._replace(child))
 
     async def _replace(self, child: Child) -> None:
         if child in self._idle:
@@ -202,11 +219,10 @@ class Processes:
         ours, theirs = context.Pipe()
         with theirs:
             process = context.Process(
-                target=child.serve, args=(theirs, self._directories, self._env_vars), name="flowtilla-stage"
+                target=serve, args=(theirs, self._directories, self._env_vars), name="flowtilla-stage"
             )
             process.start()
-        spawned = Child(process, ours)
-        self._children.add(spawned)
+        self._children.add(spawned := Child(process, ours))
         return spawned
 
     def _kill_all(self) -> None:

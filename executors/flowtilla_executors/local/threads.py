@@ -4,11 +4,12 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+from flowtilla.cancellation import Cancellation
 from flowtilla.logs import LogLine
 from flowtilla_executors import capture, recorder
 from flowtilla_executors.base import LogSink
@@ -59,7 +60,9 @@ class Threads:
             threading.Thread(target=self._work, name="flowtilla-stage", daemon=True).start()
 
     def stop(self, handle: Handle) -> None:
-        """Cannot; the settled handle is what `context().cancelled` sees."""
+        """Asks the stage to stop, which it may not heed."""
+        if handle.cancellation is not None:
+            handle.cancellation.request()
 
     def flush_logs(self) -> None:
         """Hands on the lines that calls still running have written."""
@@ -69,6 +72,8 @@ class Threads:
         """Nothing to do: what a call that ended has not handed on is in its outcome."""
 
     async def close(self) -> None:
+        # Stages that do not end may still write.
+        self._log_sink = lambda lines: None
         lend(None)
         capture.uninstall()
         for name, value in self._environment.items():
@@ -91,12 +96,16 @@ class Threads:
         if handle is None:
             return False
         kept = outcome = None
+        # Before it is asked whether the call is settled: whoever settles it asks for its end next.
+        handle.cancellation = Cancellation()
         if not handle.settled:
             handle.started = time.time()
             if handle.call.timeout is not None:
                 self._loop.call_soon_threadsafe(self._loop.call_later, handle.call.timeout, self._overdue, handle)
             keep = partial(self._keep, f"value-{handle.number}-")
-            kept, outcome = invoke(handle.call, handle.parents, keep, self._sink_of(handle), lambda: handle.settled)
+            kept, outcome = invoke(handle.call, handle.parents, keep, self._emit, handle.cancellation)
+            if handle.settled:
+                self._emit(outcome.logs)  # its last words
         with self._lock:
             self._busy -= 1
         self._ended(handle, kept, outcome)
@@ -108,14 +117,11 @@ class Threads:
         # A big array is copied once, into a file; whoever takes it maps that, and copies only the pages it changes.
         return owned(store(value, name, self._directories))
 
-    def _sink_of(self, handle: Handle) -> Callable[[Sequence[LogLine]], None]:
-        def emit(lines: Sequence[LogLine]) -> None:
-            if not handle.settled:
-                self._log_sink(lines)
-
-        return emit
+    def _emit(self, lines: Sequence[LogLine]) -> None:
+        self._log_sink(lines)
 
     def _overdue(self, handle: Handle) -> None:
         if not handle.settled:
             recorder.flush()
             handle.settle(None, timed_out(handle.call, handle.started))
+            self.stop(handle)

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray import exceptions as ray_errors
 
+from flowtilla.cancellation import GRACE
 from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
 from flowtilla_executors.ray.lines import Inbox, open_mailbox
 from flowtilla_executors.ray.options import Need, Options
@@ -38,6 +39,8 @@ class Entry:
         reply: to how it ended.
         ended: the same, as a future.
         parents: the calls whose values it takes, until it ends.
+        hears: whether the call wants to be told that it is to stop.
+        stopped: whether it is to stop.
     """
 
     number: int
@@ -45,6 +48,8 @@ class Entry:
     reply: Any
     ended: "Future[Any]"
     parents: list["Entry"] = field(default_factory=list)
+    hears: bool = False
+    stopped: bool = False
 
 
 class Calls:
@@ -73,7 +78,10 @@ class Calls:
         for work in (self._watch.run, self._read_letters):
             threading.Thread(target=work, daemon=True).start()
         for kind, *details in self._wire:
-            getattr(self, f"_{kind}")(*details)
+            try:
+                getattr(self, f"_{kind}")(*details)
+            except ConnectionError:
+                self._disconnected()
 
     def _submit(self, number: int, payload: bytes, need: Need, parents: list[int]) -> None:
         taken = [self._entries[parent] for parent in parents]
@@ -88,7 +96,19 @@ class Calls:
         ended.add_done_callback(partial(self._end, entry))
 
     def _cancel(self, number: int) -> None:
-        if (entry := self._entries.get(number)) is not None and not entry.ended.done():
+        if (entry := self._entries.get(number)) is None or entry.ended.done():
+            return  # the worker has been told how it ended, or is about to be
+        entry.stopped = True
+        if not entry.hears:
+            self._kill(entry)
+            return
+        self._letters.tell.remote(number)
+        late = threading.Timer(GRACE, self._kill, [entry])
+        late.daemon = True
+        late.start()
+
+    def _kill(self, entry: Entry) -> None:
+        if not entry.ended.done():
             ray.cancel(entry.reply, force=True)
 
     def _drop(self, numbers: list[int]) -> None:
@@ -101,6 +121,8 @@ class Calls:
     def _send_value(self, fetching: int, value: Any) -> None:
         try:
             content = pickle.dumps(unstored(ray.get(value)), protocol=5)
+        except ConnectionError:
+            self._disconnected()
         except Exception as error:
             self._wire.send("value", fetching, None, f"the value is gone from the cluster: {_short(error)}")
         else:
@@ -108,6 +130,13 @@ class Calls:
 
     def _end(self, entry: Entry, ended: "Future[Any]") -> None:
         """Tells how a call ended; on a thread of Ray's."""
+        if entry.hears:
+            # Nobody waits for the word any more. On another thread, since Ray Client's own would wait for itself.
+            threading.Thread(target=self._letters.tell.remote, args=(entry.number,), daemon=True).start()
+        if entry.stopped:
+            entry.parents = []
+            self._wire.send("stopped", entry.number)
+            return
         if (error := ended.exception()) is not None:
             threading.Thread(target=self._explain, args=(entry, error), daemon=True).start()
             return
@@ -121,7 +150,9 @@ class Calls:
 
     def _explain(self, entry: Entry, error: BaseException) -> None:
         """Tells why a call has no outcome of its own."""
-        if any(_failed(parent) for parent in entry.parents):
+        if type(error) is ConnectionError:  # not one that Ray makes of a task's
+            self._disconnected()
+        elif any(_failed(parent) for parent in entry.parents):
             self._wire.send("early", entry.number)
         elif isinstance(error, _DEATHS):
             if not self._watch.look_closely():
@@ -129,6 +160,10 @@ class Calls:
         else:
             self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run the call: {_short(error)}")
         entry.parents = []
+
+    def _disconnected(self) -> None:
+        """Takes note that Ray Client has given up, which is for good."""
+        self._watch.give_up("its Ray Client server ended the session")
 
     def _read_letters(self) -> None:
         """Takes what the mailbox has, for ever."""
@@ -141,8 +176,21 @@ class Calls:
             for kind, *details in letters:
                 if kind == "began":
                     self._wire.send("began", *details)
-                else:
+                elif kind == "lines":
                     self._inbox.take(*details)
+                else:
+                    self._note(kind, *details)
+
+    def _note(self, kind: str, number: int) -> None:
+        """Takes what a call says that can be told to stop: that it hears, or that its stage has ended."""
+        entry = self._entries.get(number)
+        if kind == "stopped" and entry is not None:
+            self._kill(entry)
+        elif kind == "hears":
+            if entry is not None:
+                entry.hears = True
+            if entry is None or entry.ended.done():
+                self._letters.tell.remote(number)
 
 
 def _failed(entry: Entry) -> bool:

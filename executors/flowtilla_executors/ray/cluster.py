@@ -6,6 +6,8 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 from flowtilla.errors import ClusterMismatch, ClusterUnreachable, ExecutorError
@@ -20,12 +22,25 @@ _PACKAGES = (*handshake.PACKAGES, "ray")
 #: Seconds that a node may take to say what it has.
 _PATIENCE = 60.0
 
+#: What a Ray Client server says when it cannot give our process what `runtime_env` asks for.
+_UNPREPARED = "Failed to create runtime_env"
+
+#: What Ray says when none of a cluster's nodes is on this machine.
+_NODELESS = "No node info found"
+
 _EVERYWHERE = {
     # A call may go down with so many processes, whatever ends them.
     "RAY_task_oom_retries": str(LIVES - 1),
     # As our own handshake has it.
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+_JOINING = {
+    # Seconds in which a node must be found on this machine; ours to join are 30.
+    "RAY_gcs_server_request_timeout_seconds": "12",
+    # Seconds in which Ray Client connects again; then our watch has given it up, and its server need not wait longer.
+    "RAY_CLIENT_RECONNECT_GRACE_PERIOD": "5",
 }
 
 # Despite its name: whether Ray may use an address that other machines can reach.
@@ -66,16 +81,14 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | 
     # Only now, since Ray reads the environment when it is imported.
     import ray
 
+    from flowtilla_executors.ray import client
+
+    initialise = partial(
+        ray.init, namespace="flowtilla", log_to_driver=options.log_to_driver, logging_level=logging.ERROR, **given
+    )
     try:
-        context: Any = ray.init(
-            namespace="flowtilla",
-            log_to_driver=options.log_to_driver,
-            logging_level=logging.ERROR,
-            **given,
-        )
-    except ConnectionError as error:
-        raise ClusterUnreachable(f"{options.name} cannot be joined: {_said(error)}") from error
-    except RuntimeError as error:
+        context: Any = client.begin(initialise, _UNPREPARED) if _is_client(options) else initialise()
+    except (ConnectionError, RuntimeError) as error:
         raise _named(options, error) from error
     _compare(options)
     if _is_client(options):
@@ -133,7 +146,7 @@ def _connect(options: Options, address: str, warn: Callable[[str], None]) -> dic
             )
         if probe.hides(address):
             os.environ[_OUTWARD] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token" if guarded else "disabled"
+    os.environ.update(_JOINING, RAY_AUTH_MODE="token" if guarded else "disabled")
     if guarded and path is not None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     environment = options.runtime_env | ({"env_vars": options.env_vars} if options.env_vars else {})
@@ -175,23 +188,40 @@ def _compare(options: Options) -> None:
         for found in ray.get(looking, timeout=600 if "pip" in options.runtime_env else _PATIENCE):
             handshake.check(found, _PACKAGES, options.name)
     except ray.exceptions.RuntimeEnvSetupError as error:
-        raise ExecutorError(f"{options.name} cannot set up `pip`, `working_dir` or `py_modules`: {error}") from error
+        raise _unprepared(options, error) from error
     except ray.exceptions.GetTimeoutError as error:
         raise ClusterUnreachable(f"{options.name} started no process for {_PATIENCE:g}s: see its logs") from error
 
 
-def _named(options: Options, error: RuntimeError) -> Exception:
+def _named(options: Options, error: Exception) -> Exception:
     """Returns our error for one of `ray.init`."""
     if "ersion mismatch" in str(error):
         return ClusterMismatch(
             f"{options.name} is not like this worker: {_said(error)}. Install the same on both sides"
         )
+    if _UNPREPARED in str(error):
+        return _unprepared(options, error)
+    if _NODELESS in str(error.__cause__):
+        return ClusterUnreachable(
+            f"{options.name} cannot be joined: no node of it is on this machine. Start one here with "
+            f"`ray start --address={options.address}`, or use a ray:// address"
+        )
+    if isinstance(error, ConnectionError):
+        return ClusterUnreachable(f"{options.name} cannot be joined: {_said(error)}")
     return ExecutorError(f"{options.name} cannot be used: {_said(error)}")
 
 
+def _unprepared(options: Options, error: Exception) -> ExecutorError:
+    return ExecutorError(f"{options.name} cannot set up `pip`, `working_dir` or `py_modules`: {_said(error)}")
+
+
 def _said(error: Exception) -> str:
+    """Returns what an error says on one line, without the tracebacks that Ray puts into it."""
+    lines = str(error).splitlines()
+    traced = max((number for number, line in enumerate(lines) if line.startswith('  File "')), default=None)
+    own = lines if traced is None else dropwhile(lambda line: line.startswith("  "), lines[traced:])
     cause = error.__cause__
-    return " ".join(str(error).split()) + (f" ({_said(cause)})" if isinstance(cause, Exception) else "")
+    return " ".join(" ".join(own).split()) + (f" ({_said(cause)})" if isinstance(cause, Exception) else "")
 
 
 def _is_client(options: Options) -> bool:

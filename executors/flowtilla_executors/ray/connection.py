@@ -58,6 +58,7 @@ class Connection:
         self._offers = amounts.Offers()
         self._numbers = itertools.count()
         self._unsettled: dict[int, Handle] = {}
+        self._leaving: dict[int, asyncio.Future[None]] = {}
         self._fetching: dict[int, asyncio.Future[bytes]] = {}
         self._dropped: deque[int] = deque()
         self._fitting: set[Need] = set()
@@ -144,10 +145,20 @@ class Connection:
             del self._fetching[number]
         return await asyncio.to_thread(_loaded, kept) if len(kept) > _BIG else _loaded(kept)
 
-    def cancel(self, handle: Handle) -> None:
-        """Stops a call by killing its process; its outcome is there at once."""
+    async def cancel(self, handle: Handle) -> None:
+        """Stops a call by killing its process; its outcome is there at once.
+
+        Returns once Ray says that its task has ended.
+        """
+        self._stop(handle, cancelled(handle.call, "the worker was told to stop it", handle.started))
+        if handle.leaving is not None:
+            ends: set[asyncio.Future[Any]] = {handle.leaving, self._gone}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    def _stop(self, handle: Handle, outcome: Outcome) -> None:
         if not handle.settled:
-            self._settle(handle, cancelled(handle.call, "the worker was told to stop it", handle.started))
+            self._settle(handle, outcome)
+            handle.leaving = self._leaving[handle.number] = asyncio.get_running_loop().create_future()
             self._send("cancel", handle.number)
 
     def _need(self, call: Call) -> Need:
@@ -245,26 +256,33 @@ class Connection:
             handle.timer = asyncio.get_running_loop().call_later(handle.call.timeout, self._overdue, handle)
 
     def _overdue(self, handle: Handle) -> None:
-        if not handle.settled:
-            self._settle(handle, timed_out(handle.call, handle.started))
-            self._send("cancel", handle.number)
+        self._stop(handle, timed_out(handle.call, handle.started))
+
+    def _hear_stopped(self, number: int) -> None:
+        if (leaving := self._leaving.pop(number, None)) is not None and not leaving.done():
+            leaving.set_result(None)
 
     def _hear_ended(self, number: int, content: bytes, seen: int) -> None:
-        if (handle := self._unsettled.get(number)) is not None:
+        if (handle := self._ended_by_itself(number)) is not None:
             outcome: Outcome = pickle.loads(content)
             self._settle(handle, replace(outcome, logs=outcome.logs[seen:]) if seen else outcome)
 
     def _hear_early(self, number: int) -> None:
-        if (handle := self._unsettled.get(number)) is not None:
+        if (handle := self._ended_by_itself(number)) is not None:
             self._settle(handle, Outcome(time.time(), time.time(), host="", pid=0, early=True))
 
     def _hear_died(self, number: int, how: str) -> None:
-        if (handle := self._unsettled.get(number)) is not None:
+        if (handle := self._ended_by_itself(number)) is not None:
             self._settle(handle, lost(handle.call, how, handle.started))
 
     def _hear_failed(self, number: int, kind: str, message: str) -> None:
-        if (handle := self._unsettled.get(number)) is not None:
+        if (handle := self._ended_by_itself(number)) is not None:
             self._settle(handle, failed(Failure.of(getattr(errors, kind)(message)), handle.started))
+
+    def _ended_by_itself(self, number: int) -> Handle | None:
+        """Returns the call's handle, unless it was stopped before."""
+        self._hear_stopped(number)
+        return self._unsettled.get(number)
 
     def _hear_value(self, number: int, content: bytes | None, message: str) -> None:
         if (value := self._fetching.get(number)) is not None and not value.done():

@@ -139,4 +139,4 @@ class RayExecutor(Executor[Handle]):
         return await self._connection.fetch(handle)
 
     async def cancel(self, handle: Handle) -> None:
-        self._connection.cancel(handle)
+        await self._connection.cancel(handle)

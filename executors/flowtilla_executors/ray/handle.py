@@ -25,6 +25,8 @@ class Handle:
         #: When it began to run, as the worker heard; only calls with a timeout tell.
         self.started: float | None = None
         self.timer: asyncio.TimerHandle | None = None
+        #: Done when nothing of it runs any more; from when it was stopped.
+        self.leaving: asyncio.Future[None] | None = None
         self._dropped = dropped
         self._waiters: list[asyncio.Future[None]] = []
 

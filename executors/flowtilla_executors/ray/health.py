@@ -9,12 +9,13 @@ import grpc
 import ray
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
+from flowtilla_executors.ray import client
 from flowtilla_executors.ray.hangup import hang_up
 from flowtilla_executors.ray.options import Nodes
 from flowtilla_executors.ray.wire import Wire
 
-#: Seconds between two looks, and for one.
-_PAUSE, _PATIENCE = 1.0, 3.0
+#: Seconds between two looks, for one, and for one behind Ray Client, where values are in its way.
+_PAUSE, _PATIENCE, _CLIENT_PATIENCE = 1.0, 3.0, 6.0
 
 #: Looks in a row that must find the cluster dead, or take as long.
 _LOOKS = 3
@@ -95,11 +96,11 @@ class ClientCluster:
         Raises:
             ConnectionError: the server does not answer.
         """
-        nodes: Any = ray.nodes
         try:
-            return Nodes([_named(node["Resources"]) for node in nodes() if node["Alive"]])
-        except Exception as error:
+            nodes = client.nodes(_CLIENT_PATIENCE)
+        except ConnectionError as error:
             raise ConnectionError(f"its Ray Client server does not answer: {error}") from error
+        return Nodes([_named(node["Resources"]) for node in nodes if node["Alive"]])
 
 
 class Watch:
@@ -132,6 +133,12 @@ class Watch:
             time.sleep(_PAUSE / 2)
         return False
 
+    def give_up(self, how: str) -> None:
+        """Says that the cluster is gone, unless that is said."""
+        if not self._gone:
+            self._gone = True
+            self._wire.send("gone", how)
+
     def _look(self) -> bool:
         with self._lock:
             begun = time.monotonic()
@@ -140,9 +147,8 @@ class Watch:
             except ConnectionError as error:
                 # One that took its time counts for the looks that it left no time for.
                 self._failures += 1 + round((time.monotonic() - begun) / _PAUSE / 2)
-                if self._failures >= _LOOKS and not self._gone:
-                    self._gone = True
-                    self._wire.send("gone", str(error))
+                if self._failures >= _LOOKS:
+                    self.give_up(str(error))
             else:
                 self._failures = 0
                 if nodes != self.nodes:

@@ -1,6 +1,11 @@
-"""Log lines on their way from the process of a call, through a mailbox in the cluster, to the driver process."""
+"""What a call and the driver process say to each other while the call runs, through a mailbox in the cluster.
+
+Log lines go one way, and the word to stop the other.
+"""
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import pickle
 import secrets
@@ -12,6 +17,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from flowtilla.cancellation import Cancellation
 from flowtilla.logs import LogLine
 
 #: Where our actors have their names.
@@ -33,6 +39,8 @@ class Mailbox:
     def __init__(self) -> None:
         self._letters: list[Letter] = []
         self._there = asyncio.Event()
+        #: Of the calls that want to know that they are to stop, by number.
+        self._words: dict[int, asyncio.Event] = {}
 
     async def put(self, *letter: Any) -> None:
         """Takes a letter."""
@@ -45,6 +53,16 @@ class Mailbox:
         self._there.clear()
         letters, self._letters = self._letters, []
         return letters
+
+    async def hear(self, number: int) -> None:
+        """Waits for the word that a call is to stop, or has ended."""
+        await self.put("hears", number)
+        await self._words.setdefault(number, asyncio.Event()).wait()
+
+    async def tell(self, number: int) -> None:
+        """Tells a call that hears."""
+        if (word := self._words.pop(number, None)) is not None:
+            word.set()
 
 
 def open_mailbox(here: bool) -> tuple[str, Any]:
@@ -91,6 +109,19 @@ class Sender:
         """Says that the call begins now."""
         _mailbox(self._mailbox).put.remote("began", self._number)
 
+    def hear(self, call: Cancellation) -> None:
+        """Has the call told when it is to stop."""
+        with contextlib.suppress(Exception):  # the stage need not suffer that it cannot be told
+            word = _mailbox(self._mailbox).hear.remote(self._number)
+            # Not by a callback of the future's, for which Ray's own thread needs the interpreter's lock: native code
+            # that holds it would keep Ray from killing this process. And it belongs to no stage.
+            listener = threading.Thread(target=_listen, args=(word, call), name="flowtilla-hear", daemon=True)
+            contextvars.Context().run(listener.start)
+
+    def stopped(self) -> None:
+        """Says that the stage has ended, since it was to stop."""
+        _mailbox(self._mailbox).put.remote("stopped", self._number)
+
     def emit(self, lines: Sequence[LogLine]) -> None:
         """Sends lines.
 
@@ -105,6 +136,12 @@ class Sender:
             self.unsure = True
             raise OSError(f"the lines were not sent: {error}") from error
         self.sent += len(lines)
+
+
+def _listen(word: Any, call: Cancellation) -> None:
+    with contextlib.suppress(Exception):  # the cluster is ending
+        ray.get(word)
+        call.request()
 
 
 class Inbox:

@@ -1,13 +1,18 @@
 """What runs in Ray's processes: the one remote function, which runs every call of every stage."""
 
+import contextlib
 import logging
 import pickle
+import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import ray
 
 from flowtilla import objects
+from flowtilla.cancellation import GRACE, Cancellation
+from flowtilla.logs import LogLine
 from flowtilla_executors import capture, remote
 from flowtilla_executors.outcome import LIVES
 from flowtilla_executors.ray.lines import Sender
@@ -67,7 +72,10 @@ def run_call(payload: bytes, *parents: Stored) -> tuple[Stored, Reply]:
     sender = Sender(mailbox, number)
     if call.timeout is not None:
         sender.began()
-    kept, outcome = remote.run(call, [unstored(parent) for parent in parents], lent, sender.emit)
+    cancellation = Cancellation(sender.hear)
+    kept, outcome = remote.run(call, [unstored(parent) for parent in parents], lent, sender.emit, cancellation)
+    if cancellation.requested:
+        _leave(sender, outcome.logs)
     content = pickle.dumps(outcome, protocol=5)
     return _stored(kept), (sender.key, sender.sent, sender.unsure, content) if sender.used else content
 
@@ -76,6 +84,14 @@ def unstored(stored: Stored) -> remote.Kept:
     """Returns what a call left."""
     kept: remote.Kept = pickle.loads(stored) if isinstance(stored, bytes) else stored
     return kept
+
+
+def _leave(sender: Sender, last_words: Sequence[LogLine]) -> None:
+    """Says that the stage has ended by itself when it was to stop, and waits for the end of this process."""
+    with contextlib.suppress(OSError):
+        sender.emit(last_words)
+    sender.stopped()
+    time.sleep(2 * GRACE)
 
 
 def _stored(kept: remote.Kept) -> Stored:

@@ -10,7 +10,8 @@ from flowtilla.cli.exits import Commands
 from flowtilla.cli.run import cancel, logs, retry, status
 from flowtilla.cli.runs import runs
 from flowtilla.cli.submit import submit, validate
-from flowtilla.cli.worker import dev, worker
+from flowtilla.cli.worker import app as worker
+from flowtilla.cli.worker import dev
 from flowtilla.cli.workers import workers
 
 # A traceback with local variables would show secrets.
@@ -41,7 +42,8 @@ def flowtilla(
     """Push workflow runs onto queues, run the workers that execute them, and see what became of them."""
 
 
-for command in (submit, validate, worker, workers, dev, runs, status, logs, cancel, retry):
+for command in (submit, validate, workers, dev, runs, status, logs, cancel, retry):
     app.command()(command)
+app.add_typer(worker, name="worker")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(config, name="config")

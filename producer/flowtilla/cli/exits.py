@@ -12,7 +12,7 @@ from flowtilla import errors
 FAILED = 1
 #: The command line, a file, a name or the configuration is wrong.
 BAD_INPUT = 2
-#: No such run, artifact or object.
+#: No such run, artifact, object, worker or queue.
 NOT_FOUND = 3
 #: Redis or the storage cannot be reached, or refuses.
 UNAVAILABLE = 4
@@ -24,6 +24,7 @@ INTERRUPTED = 130
 # The first that fits.
 _CODES: list[tuple[tuple[type[errors.FlowtillaError], ...], int]] = [
     ((errors.RunNotFound, errors.ArtifactNotFound, errors.ObjectNotFound), NOT_FOUND),
+    ((errors.WorkerNotFound, errors.QueueNotFound), NOT_FOUND),
     ((errors.RunNotFinished,), TIMED_OUT),
     ((errors.RunFailed, errors.RunCancelled), FAILED),
     ((errors.QueueUnavailable, errors.StorageError), UNAVAILABLE),

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from flowtilla.cli.output import moment, print_table
 
+#: Characters of an error that a list of runs shows.
+_SUMMARY = 100
+
 if TYPE_CHECKING:
     from flowtilla.record import ErrorRecord, RunRecord, StageRecord
 
@@ -26,6 +29,7 @@ def print_record(record: "RunRecord") -> None:
         "queue": record.queue,
         "tags": ", ".join(record.tags),
         "attempt": str(record.attempt) if record.attempt else "",
+        "trouble": _trouble(record),
         "worker": record.worker or "",
         "created": moment(record.created_at),
         "started": moment(record.started_at),
@@ -56,12 +60,32 @@ def describe(error: "ErrorRecord") -> str:
     return f"{where}: {said}\n{error.traceback}".rstrip()
 
 
+def summary(error: "ErrorRecord | None") -> str:
+    """Returns where a run failed and how, in one line."""
+    if error is None:
+        return ""
+    where = f"{error.stage}: " if error.stage else ""
+    said = f"{where}{error.error.rpartition('.')[2]}: {error.message}".splitlines()[0]
+    return said if len(said) <= _SUMMARY else f"{said[: _SUMMARY - 1]}…"
+
+
 def items(stage: "StageRecord") -> str:
     """Returns how many of a stage's items have ended, of how many."""
     if stage.total is None:
         return ""
     failed = f", {stage.failed} failed" if stage.failed else ""
     return f"{stage.done}/{stage.total}{failed}"
+
+
+def _trouble(record: "RunRecord") -> str:
+    """Returns what ended its attempts, each counted apart."""
+    counts = {
+        "failed": record.failures,
+        "lost their worker": record.losses,
+        "crashed their worker": record.crashes,
+        "lost their cluster": record.cluster_losses,
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _row(stage: "StageRecord") -> list[str]:

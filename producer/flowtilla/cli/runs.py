@@ -19,7 +19,7 @@ def runs(
     """List the newest runs, newest first."""
     from flowtilla.cli.options import client_of
     from flowtilla.cli.output import moment, print_json, print_table
-    from flowtilla.cli.record import as_data
+    from flowtilla.cli.record import as_data, summary
     from flowtilla.states import RunState
 
     if state is not None and state not in list(RunState):
@@ -29,19 +29,21 @@ def runs(
     if json:
         print_json([as_data(record) for record in records])
         return
-    print_table(
-        ["RUN", "STATE", "STAGES", "WORKFLOW", "NAMESPACE", "QUEUE", "CREATED", "TAGS"],
+    columns = ["RUN", "STATE", "STAGES", "WORKFLOW", "NAMESPACE", "QUEUE", "CREATED", "TAGS"]
+    rows = [
         [
-            [
-                record.id,
-                record.state,
-                "/".join(map(str, record.progress)),
-                record.workflow,
-                record.namespace,
-                record.queue,
-                moment(record.created_at),
-                ",".join(record.tags),
-            ]
-            for record in records
-        ],
-    )
+            record.id,
+            record.state,
+            "/".join(map(str, record.progress)),
+            record.workflow,
+            record.namespace,
+            record.queue,
+            moment(record.created_at),
+            ",".join(record.tags),
+        ]
+        for record in records
+    ]
+    if any(record.error for record in records):
+        columns.append("WHY")
+        rows = [[*row, summary(record.error)] for row, record in zip(rows, records, strict=True)]
+    print_table(columns, rows)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowtilla.cli import orders
 from flowtilla.cli.options import ConfigFile
 
 if TYPE_CHECKING:
     from flowtilla.settings import Settings
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def worker(
+    context: typer.Context,
     processes: Annotated[
         int, typer.Option("-n", min=1, help="So many worker processes, each restarted if it dies.")
     ] = 1,
@@ -26,7 +31,12 @@ def worker(
     config: ConfigFile = None,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Run workers. SIGTERM or Ctrl-C lets runs finish; a second one hands them back at once."""
+    """Run workers, or tell those that run what to do.
+
+    SIGTERM or Ctrl-C lets runs finish; a second one hands them back at once.
+    """
+    if context.invoked_subcommand is not None:
+        return _refuse_flags(context, context.invoked_subcommand)
     from flowtilla.config import load
 
     given = {"queues": queue, "concurrency": concurrency}
@@ -40,6 +50,20 @@ def worker(
     raise typer.Exit(_work(settings, name, burst, supervised))
 
 
+for command in (orders.drain, orders.suspend, orders.resume):
+    app.command()(command)
+
+
+def _refuse_flags(context: typer.Context, command: str) -> None:
+    """Makes sure that no flag was given before a subcommand, where it would do nothing."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        # By its name: typer brings a click of its own, or not.
+        if source is not None and source.name == "COMMANDLINE":
+            flag = parameter.opts[0]
+            raise typer.BadParameter(f"{flag} goes behind {command!r}, if that takes it", param_hint=flag)
+
+
 def _work(settings: "Settings", name: str | None, burst: bool, supervised: bool) -> int:
     from flowtilla_worker.main import run_worker
     from flowtilla_worker.supervisor import stop_with_supervisor
@@ -49,7 +73,7 @@ def _work(settings: "Settings", name: str | None, burst: bool, supervised: bool)
     # As `python -m` and `rq worker` have it: the stages are often in the folder the worker is started in.
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    return run_worker(settings, name, burst)
+    return run_worker(settings, name, burst, supervised)
 
 
 def _supervise(settings: "Settings", processes: int, name: str | None, burst: bool, flags: list[str]) -> int:
@@ -59,7 +83,8 @@ def _supervise(settings: "Settings", processes: int, name: str | None, burst: bo
 
     configure_logging(settings.logging)
     names = worker_names(name, processes)
-    return Supervisor(names, lambda one: worker_command(one, *flags), partial(bury, settings.redis), burst).run()
+    grace = settings.services.worker.grace
+    return Supervisor(names, lambda one: worker_command(one, *flags), partial(bury, settings.redis), grace, burst).run()
 
 
 def dev(

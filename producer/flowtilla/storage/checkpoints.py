@@ -1,7 +1,8 @@
 """The values of committed stages, kept so that a later attempt of the run need not make them again.
 
 Saved and loaded in a stage's process, in a folder of the run, and never published: only the record that was committed
-leads to a value. They are pickles, so only what a run saved in its own folder is ever read.
+leads to a value. They are pickles, so only what a run saved in its own folder is ever read: whatever Redis says, it
+can choose between the values that this run saved, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from flowtilla.errors import StorageError
 from flowtilla.settings import StorageSettings
-from flowtilla.storage.results import record_of
+from flowtilla.storage.results import own_record
 from flowtilla.storage.store import ArtifactStore
 
 _AREA = "checkpoints"
@@ -32,14 +33,15 @@ def save_checkpoint(settings: Mapping[str, Any], namespace: str, run_id: str, ke
     return record.model_dump(mode="json")
 
 
-def load_checkpoint(settings: Mapping[str, Any], record: Mapping[str, Any]) -> Any:
-    """Returns a value that `save_checkpoint` saved.
+def load_checkpoint(settings: Mapping[str, Any], namespace: str, run_id: str, record: Any) -> Any:
+    """Returns a value that a run saved with `save_checkpoint`.
 
     Raises:
-        StorageError: the record is no checkpoint's, or the value is gone or damaged.
+        StorageError: the record is no checkpoint of this run, or the value is gone or damaged.
     """
-    found = record_of(record)
-    if found.format not in ("pickle", "partitioned") or found.run_id != found.name:
+    found = own_record(record, namespace, run_id)
+    pickled = found.format == "pickle" and found.file.endswith(".pkl")
+    if not pickled and found.format != "partitioned":
         raise StorageError(f"{found.namespace}/{found.name} is no checkpoint of a run")
     return _store(settings).artifact(found).read(allow_pickle=True)
 

@@ -1,10 +1,9 @@
 """The whole log of a run, kept after its end."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from flowtilla.settings import StorageSettings
-from flowtilla.storage.results import record_of
+from flowtilla.storage.results import own_record
 from flowtilla.storage.store import ArtifactStore
 
 _AREA = "logs"
@@ -20,10 +19,10 @@ def store_log(settings: StorageSettings, namespace: str, run_id: str, text: str)
     return record.model_dump(mode="json")
 
 
-def load_log(settings: StorageSettings, reference: Mapping[str, Any]) -> str:
-    """Returns the log that a reference of `store_log` leads to.
+def load_log(settings: StorageSettings, namespace: str, run_id: str, reference: Any) -> str:
+    """Returns the log of a run that a reference of `store_log` leads to.
 
     Raises:
-        StorageError: the reference is damaged, or the log is gone.
+        StorageError: the reference is damaged or another run's, or the log is gone.
     """
-    return str(ArtifactStore(settings, _AREA).artifact(record_of(reference)).read())
+    return str(ArtifactStore(settings, _AREA).artifact(own_record(reference, namespace, run_id)).read())

@@ -10,6 +10,7 @@ Nothing here imports dask until it meets a collection.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
@@ -77,29 +78,40 @@ class Parts:
             ValueNotStorable: the format cannot hold a part.
             StorageError: one cannot be written.
         """
+        suffix, width = formats.SUFFIXES[self.index.format], max(5, len(str(len(self.delayed))))
+        paths = [f"part-{number:0{width}}{suffix}" for number in range(len(self.delayed))]
+        with files.writing(f"{folder}/{INDEX}"):
+            pass  # parts are wanted as long as it is there
+        try:
+            done = dict(zip(paths, self._written(files, folder, paths), strict=True))
+        except BaseException:
+            with suppress(StorageError):
+                files.remove(f"{folder}/{INDEX}")
+            raise
+        if self.meta is not None:
+            done[f"meta{suffix}"] = _write(files, f"{folder}/meta{suffix}", self.index.format, self.meta)
+        index = self.index.model_copy(update={"files": {path: digest for path, (digest, _) in done.items()}})
+        with files.writing(f"{folder}/{INDEX}") as sink:
+            sink.write(index.model_dump_json().encode())
+        done[INDEX] = sink.sha256, sink.size
+        return {path: one[0] for path, one in done.items()}, {path: one[1] for path, one in done.items()}
+
+    def _written(self, files: Files, folder: str, paths: Sequence[str]) -> Sequence[tuple[str, int]]:
         from dask.base import compute
         from dask.delayed import delayed
 
-        format = self.index.format
-        suffix, width = formats.SUFFIXES[format], max(5, len(str(len(self.delayed))))
-        paths = [f"part-{number:0{width}}{suffix}" for number in range(len(self.delayed))]
-        write = delayed(_write, pure=False)
-        tasks = [write(files, f"{folder}/{path}", format, part) for path, part in zip(paths, self.delayed, strict=True)]
+        write = delayed(_write_wanted, pure=False)
+        parts = zip(paths, self.delayed, strict=True)
+        tasks = [write(files, folder, path, self.index.format, part) for path, part in parts]
         try:
-            done = dict(zip(paths, compute(*tasks), strict=True))
+            done: Sequence[tuple[str, int]] = compute(*tasks)
         except FlowtillaError:
             raise
         except Exception as error:
             raise ValueNotStorable(
                 f"a part of a dask {self.index.kind} cannot be computed: {type(error).__name__}: {error}"
             ) from error
-        if self.meta is not None:
-            done[f"meta{suffix}"] = _write(files, f"{folder}/meta{suffix}", format, self.meta)
-        index = self.index.model_copy(update={"files": {path: digest for path, (digest, _) in done.items()}})
-        with files.writing(f"{folder}/{INDEX}") as sink:
-            sink.write(index.model_dump_json().encode())
-        done[INDEX] = sink.sha256, sink.size
-        return {path: one[0] for path, one in done.items()}, {path: one[1] for path, one in done.items()}
+        return done
 
 
 def is_collection(value: Any) -> bool:
@@ -191,8 +203,19 @@ _MAKERS: dict[str, Callable[[Index, list[Any], Files, str], Any]] = {
 }
 
 
+def _write_wanted(files: Files, folder: str, path: str, format: str, part: Any) -> tuple[str, int]:
+    """Writes a part, in whatever process has it; nothing of it stays if another part has failed meanwhile."""
+    done = _write(files, f"{folder}/{path}", format, part)
+    if files.size(f"{folder}/{INDEX}") is None:
+        # Whoever removed all parts may have come before this one.
+        files.remove(f"{folder}/{path}")
+        home = folder.rpartition("/")[0]
+        files.remove_empty(folder, home, home.rpartition("/")[0])
+    return done
+
+
 def _write(files: Files, path: str, format: str, part: Any) -> tuple[str, int]:
-    """Writes a part, in whatever process has it, and returns its hash and size."""
+    """Writes a part, and returns its hash and size."""
     if type(part).__name__ == "Series" and format == "dataframe":
         part = part.to_frame()
     elif format == "json":

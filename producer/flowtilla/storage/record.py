@@ -4,18 +4,23 @@ import re
 import secrets
 import threading
 import time
+import unicodedata
 from hashlib import sha256
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from flowtilla.names import Name
+from flowtilla.untrusted import Moment
 
 #: The name of a version: microseconds since the epoch, then chance. Sorts by time.
 VERSION = re.compile(r"\d{16}-[0-9a-f]{8}\Z", re.ASCII)
 
-# Each could mean another file than it seems to, on some system: a drive, an escape, a version of an object.
-_TREACHEROUS = re.compile(r"[\x00-\x1f\x7f\\]|(\A|/)[A-Za-z]:|%[0-9A-Fa-f]{2}|\?versionId=")
+# Each could mean another file than it seems to, on some system, or none: a drive, an escape, an object's version, half
+# a surrogate pair.
+_TREACHEROUS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]|(\A|/)[A-Za-z]:|%[0-9A-Fa-f]{2}|\?versionId=")
+
+_NOWHERE = frozenset({"", ".", ".."})
 
 #: Formats of several files.
 FOLDERS = frozenset({"folder", "partitioned"})
@@ -41,12 +46,19 @@ def version_age(version: str) -> float:
 def check_relative(path: str) -> str:
     """Returns the path of a file inside an artifact if it stays there on every file system.
 
+    Characters that only look like a dot or a slash lead nowhere, and are allowed; those that somebody's normalisation
+    (NFKC) makes one are taken for what they would become.
+
     Raises:
         ValueError: it does not.
     """
-    if _TREACHEROUS.search(path) or any(part in ("", ".", "..") for part in path.split("/")):
+    if not _is_plain(path) or not (path.isascii() or _is_plain(unicodedata.normalize("NFKC", path))):
         raise ValueError(f"{path!r} is not a plain relative path: it could lead outside its artifact")
     return path
+
+
+def _is_plain(path: str) -> bool:
+    return not _TREACHEROUS.search(path) and _NOWHERE.isdisjoint(path.split("/"))
 
 
 def _check_version(version: str) -> str:
@@ -81,7 +93,7 @@ class ArtifactRecord(BaseModel):
     size: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     files: dict[Annotated[str, AfterValidator(check_relative)], int]
-    created: float
+    created: Moment
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     run_id: str | None = None
     stage: str | None = None

@@ -1,5 +1,6 @@
 """rq-dashboard on a free loopback port."""
 
+import os
 import sys
 import time
 from importlib.util import find_spec
@@ -36,8 +37,10 @@ class Dashboard:
     def __enter__(self) -> Self:
         port = free_port()
         command = [sys.executable, "-P", "-m", "rq_dashboard", "--json", "--bind", "127.0.0.1", "--port", str(port)]
+        # Not an argument: everybody on the machine sees those, and the URL may have a password.
+        env = os.environ | {"RQ_DASHBOARD_REDIS_URL": self._redis_url}
         with self._log.open("ab") as log:
-            self._server = Guarded([*command, "--redis-url", self._redis_url], log)
+            self._server = Guarded(command, log, env=env)
         deadline = time.monotonic() + _START_TIMEOUT
         while not answers(port) and self._server.running and time.monotonic() < deadline:
             time.sleep(0.05)

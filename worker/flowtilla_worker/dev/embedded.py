@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Self
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from pydantic import SecretStr
+from redis.exceptions import RedisError
 
+from flowtilla.connection import connect
 from flowtilla.errors import QueueUnavailable
+from flowtilla.settings import RedisSettings
 from flowtilla_worker.dev.guarded import Guarded
 from flowtilla_worker.dev.ports import free_port
 
@@ -96,14 +97,14 @@ class EmbeddedValkey:
         self.url = f"redis://127.0.0.1:{port}/0"
         with self._log.open("ab") as log:
             self._server = Guarded([_binary(), *self._options(port)], log, keep_open=[self._lock])
-        client = redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0))
+        client = connect(RedisSettings(url=SecretStr(self.url)), socket_timeout=1)
         deadline = time.monotonic() + _START_TIMEOUT
         with client:
             while self._server.running and time.monotonic() < deadline:
                 try:
                     # Somebody else's server may answer here; it has another directory.
                     return client.config_get("dir")["dir"] == str(self._directory.resolve())
-                except redis.RedisError:
+                except RedisError:
                     time.sleep(0.02)
         return False
 

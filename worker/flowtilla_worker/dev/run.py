@@ -41,13 +41,14 @@ def run_dev(processes: int = 1, port: int | None = None, dashboard: bool = True,
         if dashboard and Dashboard.installed():
             board = stack.enter_context(Dashboard(server.url, folder / "dashboard.log"))
         stack.enter_context(_announced(server.url))
-        settings = config.load(file, overrides={"redis": {"url": server.url}})
+        # Sentinels or certificates that the configuration names are not this server's.
+        own = {"url": server.url, "tls": None, "sentinel": None}
+        settings = config.load(file, overrides={"redis": own})
         targets = [*settings.services.worker.allowed_targets, *folder_targets(Path.cwd())]
         _say(settings, server.url, targets, processes, _about(board, dashboard), file)
-        env = {
-            f"{config.PREFIX}REDIS__URL": server.url,
-            f"{config.PREFIX}SERVICES__WORKER__ALLOWED_TARGETS": json.dumps(targets),
-        }
+        env = {name: value for name, value in os.environ.items() if not name.startswith(f"{config.PREFIX}REDIS")}
+        env[f"{config.PREFIX}REDIS"] = json.dumps(own)
+        env[f"{config.PREFIX}SERVICES__WORKER__ALLOWED_TARGETS"] = json.dumps(targets)
         flags = [] if file is None else ["--config", str(file)]
         names = worker_names("dev", processes)
         # The workers hold the server: should this process be killed, it stays until they have handed back their runs.
@@ -55,7 +56,8 @@ def run_dev(processes: int = 1, port: int | None = None, dashboard: bool = True,
             names,
             lambda name: worker_command(name, *flags),
             partial(bury, settings.redis),
-            env=os.environ | env,
+            settings.services.worker.grace,
+            env=env,
             keep_open=[server.hold],
         )
         return supervisor.run()
@@ -96,7 +98,7 @@ def _say(settings: Settings, url: str, targets: list[str], processes: int, board
         f"  workers    {processes}, which may run the modules of this folder: {', '.join(targets) or 'there are none'}"
     )
     print("\nType next, in another terminal:\n")
-    elsewhere = config.load(file).redis.url.get_secret_value() != url
+    elsewhere = config.load(file).redis != settings.redis
     print(f"  cd {Path.cwd()}")
     if elsewhere:
         print("  # the configuration names another Redis, and goes before `flowtilla dev`:")

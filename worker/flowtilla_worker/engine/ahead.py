@@ -73,7 +73,7 @@ class Ahead:
 
     async def close(self) -> None:
         """Stops what was submitted and has not begun."""
-        await asyncio.gather(*[self._caller.cancel(one.handle) for one in self._submitted.values()])
+        await asyncio.gather(*[self._caller.cancel(one.handle, name) for name, one in self._submitted.items()])
 
     def _submit(self, name: str) -> None:
         planned = self._plan.stages[name]

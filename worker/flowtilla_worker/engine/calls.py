@@ -2,24 +2,31 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flowtilla.context import Context
-from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError
+from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError, StageTimeout
 from flowtilla.logs import LogLine
 from flowtilla.message import Message
 from flowtilla.settings import StorageSettings
 from flowtilla.workflow import Retries
 from flowtilla_executors import Call, Executor, Failure, Items, Literal, Outcome
+from flowtilla_executors.outcome import class_name
+from flowtilla_executors.recorder import host
 from flowtilla_worker.attempt import Claim
 from flowtilla_worker.engine.value import Parents, Value
 from flowtilla_worker.plan.plan import PlannedStage
 
-#: Seconds that an executor may take to stop a call.
-_CANCEL_WITHIN = 5.0
+#: Seconds that an executor may take until it knows that nothing of a call runs any more: with the way from the client,
+#: and that to the run's end, less than 5.
+_STOP_WITHIN = 4.0
+
+#: How a call fails that took too long.
+_TIMED_OUT = class_name(StageTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Caller:
         self._message = message
         self._log = log
         self._abandon = abandon
+        self._unsure: set[str] = set()
         self._context = Context(
             run_id=claim.run_id,
             namespace=message.namespace,
@@ -124,7 +132,7 @@ class Caller:
         tries = 0
         while True:
             tries += 1
-            ended = await self._await(begun, tries) if begun is not None else None
+            ended = await self._await(begun, call, tries) if begun is not None else None
             begun = None
             if ended is None or ended.outcome.early:
                 call = replace(call, ahead=False) if call.ahead else call
@@ -163,12 +171,16 @@ class Caller:
         """Begins a call and returns its handle; raises as the executor does."""
         return self._executor.submit(call, parents)
 
-    async def cancel(self, handle: Any) -> None:
-        """Stops a call, if the executor can in time."""
+    async def cancel(self, handle: Any, stage: str) -> None:
+        """Stops a call of a stage and waits until nothing of it runs; the log says if that is not known in time."""
         # Once its cluster is gone the executor is closed, and there is nothing to stop.
         if self._executor.running:
-            with suppress(TimeoutError, ClusterLost):
-                await asyncio.wait_for(self._executor.cancel(handle), _CANCEL_WITHIN)
+            try:
+                async with asyncio.timeout(_STOP_WITHIN):
+                    with suppress(ClusterLost):
+                        await self._executor.cancel(handle)
+            except TimeoutError:
+                self._say_unsure(stage)
 
     async def _once(
         self, call: Call, parents: Sequence[Any], tries: int, submitted: Callable[[Any], None] | None
@@ -182,16 +194,27 @@ class Caller:
             return Ended(None, _never_ran(Failure.of(error)), tries)
         if submitted is not None:
             submitted(handle)
-        return await self._await(handle, tries)
+        return await self._await(handle, call, tries)
 
-    async def _await(self, handle: Any, tries: int) -> Ended:
+    async def _await(self, handle: Any, call: Call, tries: int) -> Ended:
         try:
             outcome = await self._executor.outcome(handle)
         except asyncio.CancelledError:
-            await self.cancel(handle)
+            await self.cancel(handle, call.context.stage)
             raise
         self._log(outcome.logs)
+        if outcome.failure is not None and outcome.failure.error == _TIMED_OUT:
+            # Its outcome was there at once; another try must not run beside it.
+            await self.cancel(handle, call.context.stage)
         return Ended(handle, outcome, tries)
+
+    def _say_unsure(self, stage: str) -> None:
+        if stage not in self._unsure:
+            self._unsure.add(stage)
+            said = f"stage {stage!r} was told to stop, and {_STOP_WITHIN:g} s later it is not known whether it has"
+            here = self._context
+            line = LogLine(here.run_id, stage, None, here.attempt, time.time(), host(), "flowtilla", "WARNING", said)
+            self._log([line])
 
 
 def with_items(call: Call, items: Items) -> Call:
@@ -209,8 +232,8 @@ def _worth_retrying(retries: Retries, failure: Failure, tries: int) -> bool:
 
 def _delay(retries: Retries, tries: int) -> float:
     """Returns the seconds before the next try: exponential, within bounds, spread so that many do not come at once."""
-    delay = min(retries.delay * retries.backoff ** (tries - 1), retries.max_delay)
-    return delay * random.uniform(1 - retries.jitter, 1 + retries.jitter)
+    delay = min(retries.delay * retries.backoff ** min(tries - 1, 64), retries.max_delay)
+    return min(delay * random.uniform(1 - retries.jitter, 1 + retries.jitter), retries.max_delay)
 
 
 def _never_ran(failure: Failure) -> Outcome:

@@ -80,6 +80,10 @@ class Journal:
         self.note(record)
         await self._write({} if value is None else {record.name: value})
 
+    async def check(self) -> None:
+        """Makes sure that the run is still this attempt's, as `Attempt.check` does."""
+        await self._attempt.check()
+
     async def begin(self, record: StageRecord) -> None:
         """Takes the record of a stage that is about to begin.
 
@@ -120,9 +124,11 @@ class Journal:
             await self._write({})
 
     async def _write(self, values: Mapping[str, str]) -> None:
-        kept = await self._log.keep()
-        notes = self.take()
         try:
+            if self._log.due:
+                await self._attempt.check()
+            kept = await self._log.keep()
+            notes = self.take()
             if await self._attempt.write(notes.with_(values, kept)):
                 self._halt(Halt.CANCELLED)
         except LeaseLost:

@@ -11,7 +11,8 @@ from flowtilla.errors import StorageError
 from flowtilla.settings import StorageSettings
 from flowtilla.storage import ArtifactRecord, ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
-from flowtilla.storage.results import own_record, store_result
+from flowtilla.storage.results import own_reference, store_result
+from flowtilla.untrusted import from_json
 from flowtilla_executors import MISSING, Failure, Literal
 from flowtilla_worker.engine.calls import Caller
 from flowtilla_worker.engine.value import Parents, Value
@@ -88,10 +89,9 @@ class Keeper:
             NotKept: its checkpoint cannot be read any more.
             StorageError: what was kept is another run's.
         """
-        kept = json.loads(text)
+        kept = from_json(text)
         if "reference" in kept:
-            own_record(kept["reference"]["record"], self._namespace, self._run_id)
-            self.references[stage] = kept["reference"]
+            self.references[stage] = own_reference(self._storage, self._namespace, self._run_id, kept["reference"])
             return Value()
         if "value" in kept:
             value = kept["value"]
@@ -114,7 +114,7 @@ class Keeper:
         for one in artifacts:
             record = ArtifactRecord.model_validate(one)
             if record.run_id != self._run_id:
-                raise StorageError(f"{record.namespace}/{record.name} was not stored by this run, so it is not published")
+                raise StorageError(f"{record.namespace}/{record.name} is not published: this run did not store it")
             await self._publish(record)
 
     async def discard(self, artifacts: Sequence[Mapping[str, Any]]) -> None:

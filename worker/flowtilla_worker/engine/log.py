@@ -69,9 +69,14 @@ class RunLog:
         lines, self._waiting = self._waiting, []
         return lines, self._count - len(lines) + 1
 
+    @property
+    def due(self) -> bool:
+        """Whether there is so much that some of it must be kept."""
+        return self._count - self._kept >= PART and not self._keeping
+
     async def keep(self) -> dict[str, str]:
         """Stores what Redis would forget soon, and returns the field of the job that refers to it, if there is any."""
-        if self._count - self._kept < PART or self._keeping:
+        if not self.due:
             return {}
         self._keeping = True
         try:
@@ -86,6 +91,10 @@ class RunLog:
         self._kept, self._offset = until, end
         self._parts.append({"record": record, "until": until})
         return {"log_parts": json.dumps(self._parts)}
+
+    def part(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Returns the part that a reference to the text so far makes."""
+        return {"record": record, "until": self._count}
 
     def whole(self) -> str | None:
         """Returns the log as JSON lines, or None when there is none."""

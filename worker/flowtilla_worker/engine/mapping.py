@@ -83,6 +83,7 @@ class Mapped:
         total: how many items there were.
         retries: how many tries followed a failed one.
         artifacts: what the items stored.
+        late: whether time was over before all items had ended.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -90,6 +91,7 @@ class Mapped:
     total: int = 0
     retries: int = 0
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    late: bool = False
 
     @property
     def done(self) -> int:
@@ -136,16 +138,27 @@ class StageMap:
         """Runs all items of the pieces, each chunk's results going to `stream` as soon as they are there.
 
         After an item has failed for good, items behind it are not begun: the failure that is reported is that of the
-        first item that fails, however many run at once.
+        first item that fails, however many run at once. When the stage takes too long, all that run are stopped.
         """
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
                 async for piece in pieces:
+                    self._start_clock(limit)
                     self.mapped.total += len(piece.indexes)
                     await self._spread(piece, stream, group)
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.mapped.late = True
         return self.mapped
+
+    def _start_clock(self, limit: asyncio.Timeout) -> None:
+        """Lets the stage's time begin with its first item: until then it waits for the stage that it maps over."""
+        seconds = self._planned.options.stage_timeout
+        if seconds is not None and limit.when() is None:
+            limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
     async def _spread(self, piece: Piece, stream: Stream, group: asyncio.TaskGroup) -> None:
         """Begins the items of a piece, chunk by chunk, as room comes free."""

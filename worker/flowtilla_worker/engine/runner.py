@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,11 +21,13 @@ from flowtilla.errors import (
     StorageError,
 )
 from flowtilla.logs import LogLine
-from flowtilla.message import Message, decode
+from flowtilla.message import Message, parse, unpack
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.settings import Settings
+from flowtilla.signing import check_run
 from flowtilla.states import RunState, StageState
 from flowtilla.storage.logs import load_log, store_log
+from flowtilla.untrusted import from_json
 from flowtilla_executors import Failure
 from flowtilla_executors.outcome import class_name
 from flowtilla_executors.recorder import host
@@ -87,6 +89,13 @@ class Runner:
             if self._task is not None:
                 self._task.cancel()
 
+    async def give_up(self) -> None:
+        """Hands the run back though its stages have not stopped yet: what they still do counts for nothing."""
+        self._why = Halt.LOST
+        with suppress(LeaseLost):
+            # They arrive in this order, and together: there may be no time for two round trips.
+            await asyncio.gather(self._attempt.write(self._journal.take()), self._attempt.release(Halt.HANDED_BACK))
+
     def log(self, lines: Sequence[LogLine]) -> None:
         """Takes lines that its stages wrote."""
         self._journal.log(lines)
@@ -126,12 +135,13 @@ class Runner:
 
     async def _work(self) -> RunState:
         try:
+            body = self._genuine()
             if self.claim.attempt > 1:
                 await self._resume()
             # Before all else: even reading the run's message or importing its targets may be what kills workers.
             if (why := poison(self.claim, self._earlier, self._run_log.recent)) is not None:
                 return await self._end(RunState.QUARANTINED, error=_refused(why))
-            message, plan = self._prepare()
+            message, plan = self._prepare(body)
         except FlowtillaError as error:
             return await self._end(RunState.FAILED, error=_refused(error))
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
@@ -152,8 +162,20 @@ class Runner:
             return await self._end(RunState.FAILED, error=engine.error)
         return await self._finish(plan, engine, caller, keeper)
 
-    def _prepare(self) -> tuple[Message, Plan]:
-        message = decode(self.claim.job.get("data", b""), self._settings.max_message)
+    def _genuine(self) -> bytes:
+        """Returns the run's message, not yet read, if it is what a holder of a key submitted."""
+        claim = self.claim
+        body = unpack(claim.job.get("data", b""), self._settings.max_message)
+        check_run(self._settings.signing, claim.signature, claim.run_id, claim.namespace, claim.queue, body)
+        return body
+
+    def _prepare(self, body: bytes) -> tuple[Message, Plan]:
+        message = parse(body)
+        if message.namespace != self.claim.namespace:
+            raise MessageError(
+                f"the run's message is of namespace {message.namespace!r}, and its id of {self.claim.namespace!r:.150}"
+                ": submit it again"
+            )
         self._keep = message.retention
         plan = self._planner.plan(message.workflow)
         plan.check_input(message.input)
@@ -161,14 +183,15 @@ class Runner:
 
     async def _engine(self, plan: Plan, caller: Caller, keeper: Keeper) -> Engine:
         """Returns the engine, with what earlier attempts committed."""
-        done = done_before(plan, self._earlier, self.claim.values.keys())
+        kept = self._attempt.seal.genuine("value", self.claim.values)
+        done = done_before(plan, self._earlier, kept.keys())
         self._journal.resume(self._earlier[name] for name in done)
         values = {}
         for name in done:
             with _reading(f"what stage {name!r} left"):
                 await keeper.publish(self._earlier[name].artifacts)
-                if name in self.claim.values:
-                    values[name] = await keeper.restore(caller, name, self.claim.values[name])
+                if name in kept:
+                    values[name] = await keeper.restore(caller, name, kept[name])
         return Engine(plan, caller, self._journal, keeper, done, values)
 
     async def _finish(self, plan: Plan, engine: Engine, caller: Caller, keeper: Keeper) -> RunState:
@@ -178,6 +201,7 @@ class Runner:
         if len(texts) == len(values) and sum(map(len, texts.values())) <= INLINE:
             result = {name: value.inline for name, value in values.items()}
             return await self._end(RunState.FINISHED, result=result[only] if only else result)
+        await self._attempt.check()
         try:
             references: dict[str, Any] = dict(keeper.references)
             for name in texts:
@@ -215,12 +239,13 @@ class Runner:
         except FlowtillaError as error:
             _log.error("run %s: what earlier attempts logged cannot be read any more: %s", self.claim.run_id, error)
         with _reading("the record of a stage"):
-            self._earlier = {name: StageRecord.from_json(name, text) for name, text in self.claim.stages.items()}
+            texts = self._attempt.seal.genuine("stage", self.claim.stages)
+            self._earlier = {name: StageRecord.from_json(name, text) for name, text in texts.items()}
         self._journal.ended_before = {name for name, record in self._earlier.items() if record.state.ended}
 
     async def _resume_log(self) -> None:
         """Takes up the log that earlier attempts left: the parts in storage, and what came after in Redis."""
-        parts = json.loads(self.claim.job.get("log_parts", b"[]"))
+        parts = from_json(self.claim.job.get("log_parts", b"[]"))
         own = (self._storage, self.claim.namespace, self.claim.run_id)
         texts = [await asyncio.to_thread(load_log, *own, part["record"]) for part in parts]
         tail = await self._attempt.earlier_lines(after=parts[-1]["until"] if parts else 0)
@@ -228,16 +253,18 @@ class Runner:
         self._run_log.recent.extend(LogLine.from_json(self.claim.run_id, line) for _, line in tail)
 
     async def _store_log(self) -> dict[str, str]:
-        """Stores the whole log and returns the field that refers to it. A log that cannot be stored fails no run."""
+        """Stores the whole log and returns the fields that refer to it. A log that cannot be stored fails no run."""
         text = self._run_log.whole()
         if text is None:
             return {}
+        await self._attempt.check()
         try:
             reference = await asyncio.to_thread(store_log, self._storage, self.claim.namespace, self.claim.run_id, text)
         except FlowtillaError as error:
             _log.error("run %s: its log could not be stored: %s", self.claim.run_id, error)
             return {}
-        return {"log_reference": json.dumps(reference)}
+        # The run may be queued again, long after Redis has forgotten the lines.
+        return {"log_reference": json.dumps(reference), "log_parts": json.dumps([self._run_log.part(reference)])}
 
     async def _stop(self, why: Halt) -> RunState | Halt:
         """Ends a run whose work was stopped."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from flowtilla.errors import LeaseLost, StageTimeout
 from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.states import StageState
 from flowtilla_executors import MISSING, Failure, Literal
@@ -127,7 +128,13 @@ class Engine:
             call = self._caller.stage_call(planned, [self.values[one] for one in planned.stage.depends_on], parents)
             handles, begun = parents.handles, None
         follow = partial(self._ahead.follow, planned.name)
-        ended = await self._caller.run(call, handles, planned.retries, begun=begun, submitted=follow)
+        try:
+            async with asyncio.timeout(planned.options.stage_timeout) as limit:
+                ended = await self._caller.run(call, handles, planned.retries, begun=begun, submitted=follow)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StageFailed(_failed(record, _late(planned))) from None
         outcome = ended.outcome
         record = replace(
             record,
@@ -173,9 +180,9 @@ class Engine:
             errors=errors,
             artifacts=tuple(mapped.artifacts),
         )
-        if errors and not (planned.options.allow_partial_failure and mapped.done):
+        if mapped.late or (errors and not (planned.options.allow_partial_failure and mapped.done)):
             await self._keeper.discard(record.artifacts)
-            first = next(iter(errors.values()))
+            first = error_record(_late(planned), planned.name) if mapped.late else next(iter(errors.values()))
             raise StageFailed(replace(record, state=StageState.FAILED, error=first, artifacts=()))
         value = mapped.value()
         await self._commit(planned, replace(record, state=StageState.FINISHED), value)
@@ -226,6 +233,8 @@ class Engine:
 
     async def _commit(self, planned: PlannedStage, record: StageRecord, value: Value) -> None:
         final = planned.name in self._plan.finals
+        if record.artifacts or value.inline is MISSING:
+            await self._check(record)
         try:
             kept = await self._keeper.keep(self._caller, planned, value, final=final)
         except NotKept as error:
@@ -237,6 +246,15 @@ class Engine:
             return
         await self._journal.commit(record, kept)
         await self._keeper.publish(record.artifacts)
+
+    async def _check(self, record: StageRecord) -> None:
+        """Makes sure that the run is still this attempt's before something of it is stored."""
+        try:
+            await self._journal.check()
+        except LeaseLost:
+            # No commit was sent, so nobody will ever publish them.
+            await self._keeper.discard(record.artifacts)
+            raise
 
     async def _end_well(self, planned: PlannedStage, value: Value) -> None:
         self.values[planned.name] = value
@@ -284,6 +302,16 @@ def error_record(failure: Failure, stage: str, item: int | None = None) -> Error
 def _failed(record: StageRecord, failure: Failure) -> StageRecord:
     error = error_record(failure, record.name)
     return replace(record, state=StageState.FAILED, ended=time.time(), failed=1, error=error, artifacts=())
+
+
+def _late(planned: PlannedStage) -> Failure:
+    what = "all its items" if planned.mapped else "all its tries"
+    return Failure.of(
+        StageTimeout(
+            f"stage {planned.name!r} with {what} took longer than its stage_timeout of "
+            f"{planned.options.stage_timeout:g}s: raise it, or do less"
+        )
+    )
 
 
 def _not_iterable(planned: PlannedStage, what: str, kind: str) -> Failure:

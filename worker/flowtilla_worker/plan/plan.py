@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from flowtilla import graph
+from flowtilla.cache import Cache
 from flowtilla.decorator import options_of
 from flowtilla.errors import InvalidWorkflow
 from flowtilla.workflow import Resources, Retries, Stage, StageOptions, Workflow
@@ -136,7 +137,7 @@ class Planner:
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        self._plan = lru_cache(maxsize=256)(lambda wire: Plan.of(Workflow.model_validate_json(wire), catalog))
+        self._plan = Cache(lambda wire: Plan.of(Workflow.model_validate_json(wire), catalog))
 
     def plan(self, workflow: Workflow) -> Plan:
         """Returns the plan of a workflow; raises as `Plan.of` does."""

@@ -1,21 +1,22 @@
 -- Moves runs off their queues and into a worker's hands: lease, attempt token, RQ's bookkeeping, in one step.
--- KEYS: leases, RQ's suspended switch, damaged, the worker's last claim, then the queues in order of priority
+-- KEYS: leases, RQ's suspended switch, damaged, the worker's last claim, what the worker was told, then the queues in
+--       order of priority, then the switch of each that suspends it
 -- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, 1 if the worker has nothing in hand,
 --       strikes that make a suspect: lost workers, lost clusters; prefixes: job, wip registry, queue, run, results,
 --       failed registry; then the job's fields to return
--- Returns {suspended, {id, token, attempt, values of those fields, stages, values}, ...}; the last two only after a
--- first attempt.
-local claimed = {redis.call('EXISTS', KEYS[2])}
-if claimed[1] == 1 then
-  return claimed
-end
+-- Returns {'suspend', 'drain' or nothing, {id, token, attempt, values of those fields, stages, values}, ...}; the last
+-- two only after a first attempt.
+local QUEUES = (#KEYS - 5) / 2
+local switches = redis.call('MGET', KEYS[2], KEYS[5], unpack(KEYS, 6 + QUEUES))
+local told = switches[2] == 'drain' and 'drain' or (switches[1] or switches[2]) and 'suspend' or ''
+local claimed = {told}
 local wanted, worker, nonce, lease, stamp = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local idle, STRIKES, CLUSTER_STRIKES = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
 local JOB, WIP, QUEUE, RUN, RESULTS, FAILED = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local FIELDS = 15
--- Seconds that a suspect waits for a worker to itself, seconds that a claim may be asked for again, and that a run
--- is kept which is refused.
-local PATIENCE, AGAIN, KEEP = 30, 60, 7 * 86400
+-- Seconds that a suspect waits for a worker to itself, that a claim may be asked for again, that a run is kept which is
+-- refused, and that an order is kept once its worker does not ask any more.
+local PATIENCE, AGAIN, KEEP, ORDERED = 30, 60, 7 * 86400, 86400
 local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + lease
 
@@ -37,8 +38,8 @@ local function hand_over(id, token, attempt)
 end
 
 local function note_damage(id, queue, found)
-  redis.call('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = name(queue), id = id, found = found}))
-  redis.call('LTRIM', KEYS[3], 0, 999)
+  redis.pcall('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = name(queue), id = id, found = found}))
+  redis.pcall('LTRIM', KEYS[3], 0, 999)
 end
 
 -- Ends a run that cannot be claimed because a key of its own is damaged. Each step by itself: any key may be bad.
@@ -46,7 +47,13 @@ local function refuse(id, queue, why)
   note_damage(id, queue, why)
   local message = 'a key of the run in Redis is damaged (' .. why .. '): submit it again'
   local over = time[1] + KEEP
-  redis.pcall('HDEL', JOB .. id, 'token')
+  -- What cannot be read goes, so that whoever asks for the run hears how it ended.
+  for _, key in ipairs({RUN .. id .. ':stages', RUN .. id .. ':values'}) do
+    if redis.call('TYPE', key)['ok'] ~= 'hash' then
+      redis.call('DEL', key)
+    end
+  end
+  redis.pcall('HDEL', JOB .. id, 'token', 'attempt')
   redis.pcall('HSET', JOB .. id, 'status', 'failed', 'ended_at', stamp, 'failure',
     cjson.encode({error = 'flowtilla.errors.MessageError', message = message}))
   redis.pcall('ZREM', KEYS[1], id)
@@ -74,6 +81,14 @@ local function suspect(job, strikes, cluster_strikes)
   return time[1] - (tonumber(redis.call('HGET', job, 'suspect_since')) or 0) < PATIENCE
 end
 
+-- Forgets how a run ended that is queued again: RQ's requeue, unlike our own, does not.
+local function afresh(job)
+  if redis.call('HEXISTS', job, 'failure') == 1 then
+    redis.call('HDEL', job, 'cancel', 'failure', 'quarantined', 'taken', 'lost_worker', 'losses', 'crashes', 'strikes',
+      'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
+  end
+end
+
 -- Returns 'aside' when the run is for an idle worker, 'alone' when it was claimed and nothing may be beside it.
 local function claim(id, queue)
   local job = JOB .. id
@@ -84,11 +99,12 @@ local function claim(id, queue)
   if kind ~= 'hash' or not string.match(id, '^[%w_%-]+$') then
     return note_damage(id, queue, kind)
   end
-  local held = redis.call('HMGET', job, 'status', 'strikes', 'cluster_strikes')
-  if not claimable(held[1], id) then
+  if not claimable(redis.call('HGET', job, 'status'), id) then
     return
   end
-  local alone = suspect(job, held[2], held[3])
+  afresh(job)
+  local strikes = redis.call('HMGET', job, 'strikes', 'cluster_strikes')
+  local alone = suspect(job, strikes[1], strikes[2])
   if alone and not (idle and #claimed == 1) then
     return 'aside'
   end
@@ -105,14 +121,18 @@ local function claim(id, queue)
 end
 
 -- The answer to the same claim may have been lost on its way.
-for id in string.gmatch(redis.call('GET', KEYS[4]) or '', '[^ ]+') do
-  local token = redis.call('HGET', JOB .. id, 'token') or ''
-  local attempt, own = string.match(token, '^(%d+)%-(%w+)%-')
+local last = redis.pcall('GET', KEYS[4])
+for id in string.gmatch(type(last) == 'string' and last or '', '[^ ]+') do
+  local token = redis.pcall('HGET', JOB .. id, 'token')
+  local attempt, own = string.match(type(token) == 'string' and token or '', '^(%d+)%-(%w+)%-')
   if own == nonce then
     hand_over(id, token, tonumber(attempt))
   end
 end
-if #claimed > 1 then
+if switches[2] then
+  redis.call('EXPIRE', KEYS[5], ORDERED)
+end
+if #claimed > 1 or told ~= '' or wanted == 0 then
   return claimed
 end
 
@@ -136,7 +156,14 @@ local function claim_from(queue)
     end
     local done, what = pcall(claim, id, queue)
     if not done then
-      refuse(id, queue, type(what) == 'table' and what.err or tostring(what))
+      local why = type(what) == 'table' and what.err or tostring(what)
+      if string.find(why, 'ACL failure', 1, true) then
+        -- Nor must what the worker's user may not do.
+        redis.call('LPUSH', queue, id)
+        redis.pcall('ZREM', KEYS[1], id)
+        error(what, 0)
+      end
+      refuse(id, queue, why)
     elseif what == 'aside' then
       table.insert(aside, id)
     elseif what == 'alone' then
@@ -148,8 +175,10 @@ local function claim_from(queue)
   end
 end
 
-for i = 5, #KEYS do
-  claim_from(KEYS[i])
+for i = 1, QUEUES do
+  if not switches[2 + i] then
+    claim_from(KEYS[5 + i])
+  end
 end
 if #claimed > 1 then
   local ids = {}

@@ -5,11 +5,23 @@
 --       further: '1' when a stage has ended that had not in any attempt}, and
 --       when the run ends {end: {keep: seconds to keep it, over: the second that is over, member: of ended, forget: '1' when the values may go, counter: the worker's,
 --       worked: seconds, result: {field: text}}}
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+-- Whether a key is of its kind. Somebody may have put something else there, and that must not keep a run from ending.
+local function is(i, kind)
+  local found = redis.call('TYPE', KEYS[i])['ok']
+  return found == kind or found == 'none'
+end
+
+if not is(1, 'hash') or redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 'lost'
 end
 -- First a write that needs no memory: those after it are then not refused when memory is full.
-redis.call('ZREM', KEYS[5], '')
+redis.call('HDEL', KEYS[1], '')
+-- What stands where the run's own keys belong can be neither read nor added to.
+for i, kind in pairs({[2] = 'hash', [3] = 'hash', [4] = 'stream', [8] = 'stream'}) do
+  if not is(i, kind) then
+    redis.call('DEL', KEYS[i])
+  end
+end
 local say = cjson.decode(ARGV[4])
 if say.further == '1' then
   -- Whatever took down the workers before, the run got on: strikes are those in a row.
@@ -40,10 +52,17 @@ for field, text in pairs(over.result) do
 end
 redis.call('XADD', KEYS[8], 'MAXLEN', 10, '*', unpack(result))
 redis.call('HDEL', KEYS[1], 'token', 'cancel')
-redis.call('ZREM', KEYS[5], ARGV[2])
-redis.call('ZREM', KEYS[6], ARGV[2] .. ':' .. ARGV[1])
-redis.call('ZADD', KEYS[7], over.over, ARGV[2])
-redis.call('ZADD', KEYS[9], over.over, over.member)
+-- These belong to all runs: what is damaged there is left as it is.
+for i, change in pairs({
+  [5] = {'ZREM', KEYS[5], ARGV[2]},
+  [6] = {'ZREM', KEYS[6], ARGV[2] .. ':' .. ARGV[1]},
+  [7] = {'ZADD', KEYS[7], over.over, ARGV[2]},
+  [9] = {'ZADD', KEYS[9], over.over, over.member},
+}) do
+  if is(i, 'zset') then
+    redis.call(unpack(change))
+  end
+end
 if over.forget == '1' then
   redis.call('DEL', KEYS[3])
 end
@@ -52,8 +71,8 @@ for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3], KEYS[8]}) do
 end
 -- The whole log is in storage by now; who follows the run still reads its end here.
 redis.call('EXPIRE', KEYS[4], 300)
-if redis.call('EXISTS', KEYS[10]) == 1 then
-  redis.call('HINCRBY', KEYS[10], over.counter, 1)
-  redis.call('HINCRBYFLOAT', KEYS[10], 'total_working_time', over.worked)
+if redis.call('TYPE', KEYS[10])['ok'] == 'hash' then
+  redis.pcall('HINCRBY', KEYS[10], over.counter, 1)
+  redis.pcall('HINCRBYFLOAT', KEYS[10], 'total_working_time', over.worked)
 end
 return 'ok'

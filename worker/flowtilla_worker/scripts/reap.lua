@@ -11,7 +11,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local looked = redis.call('HMGET', KEYS[2], 'at', 'patient_until')
-local patient_until = tonumber(looked[2]) or 0
+local patient_until = math.min(tonumber(looked[2]) or 0, now + ARGV[2])
 if now - (tonumber(looked[1]) or 0) > GAP then
   -- Nobody could look, so nobody could renew either: the living get the time to.
   patient_until = now + ARGV[2]

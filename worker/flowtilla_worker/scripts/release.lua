@@ -1,7 +1,7 @@
 -- Hands a run back to the front of its queue, if it is still this attempt's. Returns 1, or 0.
 -- KEYS: job, leases, wip registry, queue, queues
 -- ARGV: token, run id, the queue's wake channel, why: of these, 'broke' and 'lost its cluster' are counted
-if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+if redis.call('TYPE', KEYS[1])['ok'] ~= 'hash' or redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 0
 end
 redis.call('HDEL', KEYS[1], 'token')

@@ -4,7 +4,7 @@
 -- ARGV: lease in ms, seconds the worker's record lives, now as RQ writes it, prefix of job keys, how many of what
 --       follows are fields of the record and their values, those, then id and token of each run
 -- First a write that needs no memory: those after it are then not refused when memory is full.
-redis.call('ZREM', KEYS[1], '')
+redis.pcall('ZREM', KEYS[1], '')
 local runs = 6 + tonumber(ARGV[5])
 local time = redis.call('TIME')
 local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
@@ -33,7 +33,7 @@ local function renew(id, token)
     end
     return
   end
-  redis.call('ZADD', KEYS[1], deadline, id)
+  redis.pcall('ZADD', KEYS[1], deadline, id)
   redis.call('HSET', job, 'last_heartbeat', ARGV[3])
   if held[2] then
     table.insert(cancelled, id)
@@ -46,7 +46,7 @@ for i = runs, #ARGV, 2 do
   end
 end
 
-local known = redis.call('EXISTS', KEYS[2])
+local known = redis.call('TYPE', KEYS[2])['ok'] == 'hash' and 1 or 0
 if known == 1 then
   redis.pcall('HSET', KEYS[2], 'last_heartbeat', ARGV[3], unpack(ARGV, 6, runs - 1))
   redis.call('EXPIRE', KEYS[2], ARGV[2])

@@ -1,0 +1,70 @@
+"""Ray Client: a session on a cluster through a server on its head, which forks a process for each session."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from ray.core.generated.ray_client_pb2 import ClusterInfoType  # type: ignore[attr-defined]
+from ray.util.client import ray as ray_client
+from ray.util.client.worker import Worker
+
+#: Sessions that are asked for until one lives: the server forks while gRPC is at work in it, which some of those
+#: processes do not survive, one of three on a busy machine. It says so within a second.
+_BIRTHS = 10
+
+
+def begin(initialise: Callable[[], Any], hopeless: str) -> Any:
+    """Begins a session.
+
+    Args:
+        initialise: calls `ray.init`.
+        hopeless: what the server says when another try would not help.
+
+    Returns:
+        What that returns.
+
+    Raises:
+        ConnectionAbortedError: the server refuses.
+    """
+    Worker._server_init = _parting_at_once(Worker._server_init)  # type: ignore[method-assign]
+    tries = 0
+    while True:
+        try:
+            return initialise()
+        except ConnectionAbortedError as error:
+            tries += 1
+            if tries == _BIRTHS or hopeless in str(error):
+                raise
+
+
+def nodes(patience: float) -> list[dict[str, Any]]:
+    """Returns what there is to know of the cluster's nodes.
+
+    Args:
+        patience: seconds that the server may take to answer.
+
+    Raises:
+        ConnectionError: it does not answer; says how.
+    """
+    try:
+        session = ray_client.get_context().client_worker  # type: ignore[no-untyped-call]
+        found: list[dict[str, Any]] = session.get_cluster_info(ClusterInfoType.NODES, timeout=patience)
+    except grpc.RpcError as error:
+        raise ConnectionError(error.code().name) from error
+    except ValueError as error:  # what gRPC says while Ray Client makes the channel anew, or has given up
+        raise ConnectionError("it closed the connection") from error
+    return found
+
+
+def _parting_at_once(server_init: Callable[..., None]) -> Callable[..., None]:
+    """Has a session that the server refused end here, without the farewell for which the server lets Ray wait 30 s."""
+
+    def ask(session: Any, *given: Any) -> None:
+        try:
+            server_init(session, *given)
+        except ConnectionAbortedError:
+            session._in_shutdown = True
+            session.close = lambda: None
+            raise
+
+    return ask
