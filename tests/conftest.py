@@ -20,7 +20,7 @@ from flowtilla_worker.dev.embedded import EmbeddedValkey
 pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running")
 
 # How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("flowtilla")
+hypothesis.settings.register_profile("flowtilla", deadline=None)
 hypothesis.settings.load_profile("flowtilla")
 
 #: Seconds one test may take; a test that hangs is a failure with a traceback, not a hung suite.
