@@ -212,7 +212,9 @@ class Connection:
             for value in self._fetching.values():
                 value.set_exception(self._gone.result())
         elif not self._ready.done():
-            self._ready.set_exception(ExecutorError(f"{self._options.name} cannot be used: {how}"))
+            # Ray ends a process that joins a node which is just going: another try may find it whole.
+            kind = ExecutorError if self._options.address is None else ClusterUnreachable
+            self._ready.set_exception(kind(f"{self._options.name} cannot be used: {how}"))
 
     # What the driver process says.
 
