@@ -191,6 +191,9 @@ def _compare(options: Options) -> None:
         raise _unprepared(options, error) from error
     except ray.exceptions.GetTimeoutError as error:
         raise ClusterUnreachable(f"{options.name} started no process for {_PATIENCE:g}s: see its logs") from error
+    except ray.exceptions.RayError as error:
+        # A node, or the process on it, died just then.
+        raise ClusterUnreachable(f"{options.name} cannot be joined: {_said(error)}") from error
 
 
 def _named(options: Options, error: Exception) -> Exception:
