@@ -1,6 +1,6 @@
 # What people and .ci/run type. Needs Python 3.11 or newer and make; everything else goes into .venv.
 .POSIX:
-.PHONY: demo test lint types bench wheel constraints clean
+.PHONY: demo test chaos lint types bench wheel constraints clean
 
 # The Python to begin with; if it is too old, others are looked for.
 PYTHON = python3
@@ -21,6 +21,12 @@ demo: $(DEMO)
 
 test: $(DEV)
 	@$(ALONE) $(BIN)/pytest
+
+# A fleet under faults: which, and which runs, follows from SEED; EXECUTOR is local, threads, processes, ray or dask.
+MINUTES = 2
+EXECUTOR = local
+chaos: $(DEV)
+	@$(ALONE) PYTHONPATH=tests $(BIN)/python -m chaos $${SEED:+--seed $$SEED} --minutes $(MINUTES) --executor $(EXECUTOR)
 
 lint: $(DEV)
 	@$(ALONE) $(BIN)/ruff format --check

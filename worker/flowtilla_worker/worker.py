@@ -233,13 +233,13 @@ class Worker(RegisteredWorker):
         """Claims runs; without room for any, only hears now and then what the worker is told."""
         if not room and self._loop.time() - self._asked_at < _POLL / 2:
             return []
+        before = self._claims.told
         claims = await self._claims.take(room, idle=not self._slots)
         self._asked_at = self._loop.time()
-        told = self._claims.told
-        if self._heartbeat.suspended != (told is not None):
+        if (told := self._claims.told) is not before:
+            _log.info("told to %s", f"{told}: it takes no more runs" if told else "resume: it takes runs again")
             self._heartbeat.suspended = told is not None
             self._heartbeat.beat_now()
-            _log.info("told to %s", f"{told}: it takes no more runs" if told else "resume: it takes runs again")
         return claims
 
     def _runner(self, claim: Claim) -> Runner:
