@@ -4,8 +4,8 @@
 -- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, 1 if the worker has nothing in hand,
 --       strikes that make a suspect: lost workers, lost clusters; prefixes: job, wip registry, queue, run, results,
 --       failed registry; then the job's fields to return
--- Returns {'suspend', 'drain' or nothing, {id, token, attempt, values of those fields, stages, values}, ...}; the last
--- two only after a first attempt.
+-- Returns {'suspend', 'drain' or nothing, {id, token, attempt, values of those fields, stages, values, ms since the run
+-- first began}, ...}; the last three only after a first attempt.
 local QUEUES = (#KEYS - 5) / 2
 local switches = redis.call('MGET', KEYS[2], KEYS[5], unpack(KEYS, 6 + QUEUES))
 local told = switches[2] == 'drain' and 'drain' or (switches[1] or switches[2]) and 'suspend' or ''
@@ -16,9 +16,10 @@ local JOB, WIP, QUEUE, RUN, RESULTS, FAILED = ARGV[9], ARGV[10], ARGV[11], ARGV[
 local FIELDS = 15
 -- Seconds that a suspect waits for a worker to itself, that a claim may be asked for again, that a run is kept which is
 -- refused, and that an order is kept once its worker does not ask any more.
-local PATIENCE, AGAIN, KEEP, ORDERED = 30, 60, 7 * 86400, 86400
+local PATIENCE, AGAIN, KEEP, ORDERED = 5, 60, 7 * 86400, 86400
 local time = redis.call('TIME')
-local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + lease
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local deadline = now + lease
 
 local function name(queue)
   return string.sub(queue, #QUEUE + 1)
@@ -33,6 +34,7 @@ local function hand_over(id, token, attempt)
       redis.call('PERSIST', key)
     end
     run[5], run[6] = redis.call('HGETALL', stages), redis.call('HGETALL', values)
+    run[7] = math.max(0, math.min(now - (tonumber(redis.call('HGET', JOB .. id, 'first_began')) or now), 2 ^ 52))
   end
   table.insert(claimed, run)
 end
@@ -85,7 +87,7 @@ end
 local function afresh(job)
   if redis.call('HEXISTS', job, 'failure') == 1 then
     redis.call('HDEL', job, 'cancel', 'failure', 'quarantined', 'taken', 'lost_worker', 'losses', 'crashes', 'strikes',
-      'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
+      'first_began', 'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
   end
 end
 
@@ -113,6 +115,7 @@ local function claim(id, queue)
   redis.call('ZADD', KEYS[1], deadline, id)
   redis.call('HSET', job, 'token', token, 'status', 'started', 'worker_name', worker, 'started_at', stamp,
     'last_heartbeat', stamp, 'origin', name(queue))
+  redis.call('HSETNX', job, 'first_began', now)
   redis.call('HDEL', job, 'suspect_since')
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
   redis.pcall('ZADD', WIP .. name(queue), '+inf', id .. ':' .. token)
