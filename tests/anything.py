@@ -24,6 +24,8 @@ SHARED = {
     "flowtilla:swept": "string",
     "flowtilla:damaged": "list",
     "flowtilla:claim:w": "string",
+    "flowtilla:order:w": "string",
+    "flowtilla:suspended:default": "string",
     "rq:queues": "set",
     "rq:workers": "set",
     "rq:workers:default": "set",
@@ -63,6 +65,7 @@ FIELDS = _words("""
     worker_name last_heartbeat timeout result_ttl ttl retries_left retry_intervals failure_callback_name
     success_callback_name stopped_callback_name webhooks dependency_ids group_id rate_limit_key
     rate_limit_concurrency repeats_left repeat_intervals exc_info result
+    first_began cluster_losses cluster_lost_by cluster_lost_at
 """)
 
 

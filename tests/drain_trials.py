@@ -55,6 +55,7 @@ class Trials:
     def __init__(self, fleet: Fleet, redis: Redis, grace: float, executor: dict[str, Any]) -> None:
         self._fleet = fleet
         self._redis = redis
+        self._grace = grace
         self._settings = {"grace": grace, "concurrency": _CONCURRENCY, "modules": '["drained_stages"]'}
         self._executor = executor
         stages = [
@@ -125,8 +126,8 @@ class Trials:
         code = self._fleet.ended(name, seconds=120)
         took = time.monotonic() - begun
         said = self._fleet.said(name)
-        if code == 0:
-            # What is left there is shown in the end.
+        if code == 0 and took < self._grace:
+            # What the others said is shown in the end.
             del self._fleet.workers[name]
         handed_back = re.search(r"handing back (\d+) runs", said)
         return Trial(took, code, int(handed_back[1]) if handed_back else 0, twice)

@@ -64,6 +64,15 @@ class HostFleet:
 
     def start_workers(self, executor: dict[str, Any], env: Mapping[str, str] | None = None, **settings: Any) -> None:
         """Starts the workers, named like their hosts, and waits until their executors are ready."""
+        for name in WORKERS:
+            self.start_worker(name, executor, env, **settings)
+        for name in WORKERS:
+            self.until_said(name, "executor is ready", seconds=90)
+
+    def start_worker(
+        self, host: str, executor: dict[str, Any], env: Mapping[str, str] | None, *arguments: str, **settings: Any
+    ) -> subprocess.Popen[bytes]:
+        """Starts a worker on a host, with more arguments if there are any; `settings` are of `services.worker`."""
         worker = {"lease": LEASE, "heartbeat": HEARTBEAT, "modules": ["host_stages"], **settings}
         full = {
             **(env or {}),
@@ -73,10 +82,7 @@ class HostFleet:
             "FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(executor),
             "FLOWTILLA__SERVICES__WORKER": json.dumps(worker),
         }
-        for name in WORKERS:
-            self.start(name, sys.executable, "-m", "flowtilla.cli", "worker", "--name", name, env=full)
-        for name in WORKERS:
-            self.until_said(name, "executor is ready", seconds=60)
+        return self.start(host, sys.executable, "-m", "flowtilla.cli", "worker", "--name", host, *arguments, env=full)
 
     def start(self, host: str, *command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Starts a command on a host; what it says goes to the host's log."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def started(
             token = folder / f"token-{secrets.token_hex(4)}"
             token.write_text(secrets.token_hex(32))
             environment["RAY_AUTH_TOKEN_PATH"] = str(token)
-        port, client_port = _free_port(), _free_port()
+        port, client_port = free_port(host), free_port(host)
         cluster = RayCluster(folder, environment, f"{host}:{port}", client_port, short)
         stack.callback(lambda: [cluster.end(node.pid) for node in reversed(cluster.nodes)])
         cluster.start_head(cpus, resources)
@@ -159,8 +160,11 @@ def ray_cluster(folder: Path, cpus: float = 2, resources: dict[str, float] | Non
         yield cluster.settings
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+def free_port(host: str) -> int:
+    """Returns a port that is free, and that no connection will take while it is: those get theirs from 32768 on."""
+    while True:
+        # Ray Client's server gives 23000 and those after it to its sessions.
+        port = random.randrange(24_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind((host, port))
+            return port

@@ -75,7 +75,7 @@ class Client:
             run_id: an id of your own, unique in its namespace, which is put in front of it: `namespace--run_id`. When a
                 run has it already, that run is returned and nothing is enqueued.
             idempotency_key: any text; the second submit with an equal key in a namespace returns the first run.
-            timeout: seconds, or "90s", that the whole run may take.
+            timeout: seconds, or "90s", that the whole run may take from when it first begins, over all its attempts.
             retention: seconds, or "7d", that the run is kept after its end.
             at_front: before what waits in the queue.
             at, delay: when to queue it, at the earliest.

@@ -32,7 +32,7 @@ class Message(BaseModel):
         input: what root stages get, by parameter name.
         namespace: where artifacts and objects live.
         config: what stages read in `context().config`.
-        timeout: seconds that an attempt of the whole run may take, or None.
+        timeout: seconds that the run may take from when it first began, all its attempts included, or None.
         retention: seconds the run is kept after its end.
     """
 

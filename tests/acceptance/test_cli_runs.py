@@ -223,7 +223,7 @@ def test_a_wait_that_is_over_is_code_5(shell: Shell) -> None:
     """The run goes on, and the message says how to come back; cancelling then ends it."""
     done = shell("submit", "hangs.yaml", "-i", "seconds=60", "--wait", "--wait-timeout", "500ms", code=5)
 
-    run_id = re.findall(r"flowtilla status ([0-9a-f]{32})", done.stderr)[0]
+    run_id = re.findall(r"flowtilla status (default--[0-9a-f]{32})", done.stderr)[0]
     assert shell.json("status", run_id)["state"] == "running"
     shell("cancel", run_id)
     until(lambda: shell.json("status", run_id)["state"] == "cancelled")
@@ -234,7 +234,7 @@ def test_a_wait_that_is_over_is_code_5(shell: Shell) -> None:
 @pytest.mark.parametrize("flag", ["--wait", "--follow"])
 def test_ctrl_c_leaves_the_run_alone(shell: Shell, flag: str) -> None:
     """Interrupting the watching says how to come back, exits with 130, and does nothing to the run."""
-    run_id = f"ctrl-c{flag}"
+    run_id = f"default--ctrl-c{flag}"
     with shell.started("submit", "hangs.yaml", "--run-id", run_id, flag) as watching:
         assert watching.stdout and watching.stderr
         seen, sign = (watching.stderr, "hangs running") if flag == "--wait" else (watching.stdout, "hanging")
@@ -264,7 +264,7 @@ def test_a_redis_that_goes_away_while_waiting_is_code_4(shell: Shell, tmp_path: 
 
     assert watching.returncode == 4
     assert server.url.removeprefix("redis://").removesuffix("/0") in said
-    assert "come back with: flowtilla status left" in said
+    assert "come back with: flowtilla status default--left" in said
     assert "Traceback" not in said
 
 
@@ -292,7 +292,7 @@ def test_runs_are_listed_and_filtered(shell: Shell) -> None:
     table = shell("runs", "--namespace", "listed").stdout.splitlines()
     assert table[0].split()[:3] == ["RUN", "STATE", "STAGES"]
     assert len(table) == 5
-    assert all(len(line.split()[0]) == 32 for line in table[1:])
+    assert all(len(line.split()[0].partition("--")[2]) == 32 for line in table[1:])
 
 
 def test_the_same_key_gives_the_same_run(shell: Shell) -> None:
@@ -332,4 +332,4 @@ def test_artifacts_are_listed_fetched_and_removed(shell: Shell, tmp_path: Path) 
 @pytest.mark.parametrize("command", ["status", "logs", "cancel", "retry"])
 def test_an_unknown_run_is_code_3(shell: Shell, command: str) -> None:
     """The message names the run."""
-    assert "there is no run nobody" in shell(command, "nobody", code=3).stderr
+    assert "there is no run default--nobody" in shell(command, "nobody", code=3).stderr

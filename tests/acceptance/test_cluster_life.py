@@ -21,7 +21,7 @@ from dask_cluster import start_scheduler, start_worker
 from fleet import MODULES, Fleet, until
 from flowtilla.errors import RunQuarantined
 from flowtilla.workers import WorkerRecord
-from ray_cluster import started
+from ray_cluster import free_port, started
 
 #: A stage that is committed, then one that waits for the test.
 MARK_THEN_GATE = ({"name": "mark"}, {"name": "gate", "depends_on": ["mark"]})
@@ -389,7 +389,9 @@ def ray_cluster(folder: Path) -> Iterator[RealCluster]:
 def dask_cluster(folder: Path) -> Iterator[RealCluster]:
     """Runs a Dask scheduler and two workers, which end with it."""
 
-    def start(on: ExitStack, port: str = "0") -> str:
+    port = str(free_port("127.0.0.1"))
+
+    def start(on: ExitStack) -> str:
         address = start_scheduler(folder, on, "--port", port)
         for name in ("one", "two"):
             start_worker(folder, on, address, name)
@@ -401,7 +403,7 @@ def dask_cluster(folder: Path) -> Iterator[RealCluster]:
             {"target": "dask", "cluster_address": address, "py_modules": [str(MODULES / "fleet_stages.py")]},
             f"the Dask cluster at {address} closed the connection",
             kill=first.close,
-            start=lambda: start(second, address.rpartition(":")[2]),
+            start=lambda: start(second),
         )
 
 

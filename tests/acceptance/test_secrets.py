@@ -70,6 +70,7 @@ def env(valkey: Valkey, tmp_path: Path) -> dict[str, str]:
     return os.environ | said | {"PYTHONPATH": str(MODULES), "COLUMNS": "200"}
 
 
+@pytest.mark.alarm(300)
 def test_planted_secrets_are_nowhere(valkey: Valkey, env: dict[str, str], tmp_path: Path) -> None:
     """Not in what workers say, in runs, their logs and errors, in Redis, on pages, in `ps`, or in any `repr`."""
     found = Found()
@@ -171,6 +172,7 @@ def look_at_commands(client: flowtilla.Client, env: dict[str, str], folder: Path
     for command in [*commands, "--version", "nonsense", f"artifacts get nothing {folder}/x"]:
         words = [sys.executable, "-m", "flowtilla.cli", *command.split()]
         done = subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, timeout=60)
+        assert command != "config show" or done.stdout.count("*****") > 5
         found.look(f"flowtilla {command}", done.stdout, done.stderr)
     for wrong in ("REDIS__URL", "SIGNING", "STORAGE"):
         broken = env | {f"FLOWTILLA__{wrong}": f"{env[f'FLOWTILLA__{wrong}']}/x]"}

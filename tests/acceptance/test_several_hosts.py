@@ -168,6 +168,19 @@ def test_stages_run_on_all_hosts_and_their_lines_arrive_while_they_do(grid: tupl
     assert set(gate.run.result(timeout=30)) == everywhere
 
 
+@pytest.mark.parametrize("shared_grid", ["ray"], indirect=True)
+def test_a_worker_on_a_host_without_a_ray_node_is_told(grid: tuple[HostFleet, Cluster]) -> None:
+    """What to do, long before Ray itself gives up."""
+    fleet, cluster = grid
+    begun = time.monotonic()
+
+    outside = fleet.start_worker("queue", cluster.executor, cluster.env, "--burst")
+
+    assert outside.wait(timeout=60) == 1
+    assert time.monotonic() - begun < 30
+    fleet.until_said("queue", "cannot be joined: no node of it is on this machine. Start one here with `ray start")
+
+
 @pytest.mark.alarm(180)
 def test_a_node_cut_off_in_a_map_does_not_stop_the_run(grid: tuple[HostFleet, Cluster]) -> None:
     """The items that it had are run elsewhere, in the same attempt; when it is back it has its share again."""

@@ -1,5 +1,6 @@
 """The Local executor in processes: what it leaves behind, which is nothing, and what it withstands."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import executor_functions as f
 from backends import Backend
 from executor_bench import Bench, call, making
+from flowtilla.cancellation import GRACE
 from flowtilla_executors import Parent
 from flowtilla_executors.local.directory import PrivateDirectory, bases
 
@@ -129,6 +131,21 @@ def test_closing_leaves_nothing(bench):
 
     assert not alive(pid)
     assert not any(folder.exists() for folder in folders)
+
+
+def test_closing_waits_for_no_stage(fresh, tmp_path, caplog):
+    """Not for one that has time to tidy up, and what was to end it then does nothing."""
+    bench = fresh()
+    handle = bench.submit(call(f.look_until_cancelled, str(tmp_path / "stage")))
+    bench.until(lambda: "waits" in [line.message for line in bench.lines], "the stage did not begin")
+    begun = time.monotonic()
+
+    bench.close()
+
+    assert time.monotonic() - begun < GRACE
+    assert bench.outcome(handle).failure.error == "asyncio.CancelledError"
+    bench.run(asyncio.sleep(GRACE + 0.2))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_big_value_goes_with_its_last_reference(bench):

@@ -1,10 +1,13 @@
 """Joining a Ray cluster that is there: it works, or one sentence says why not and what to do."""
 
 import logging
+import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 
 pytest.importorskip("ray")
 
+from ray_processes import members
+
 import executor_functions as f
 from executor_bench import Bench, call
-from flowtilla.errors import ClusterMismatch, ClusterUnreachable
+from flowtilla.errors import ClusterLost, ClusterMismatch, ClusterUnreachable, ExecutorError
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
 from flowtilla_executors.registry import create
@@ -69,6 +74,47 @@ def test_ray_client_works(cluster: RayCluster) -> None:
     client.cancel(running)
     assert client.outcome(running).failure.error == "asyncio.CancelledError"
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("server", "blow", "said"),
+    [
+        # Of one session, and of all.
+        ("--mode=specific-server", signal.SIGKILL, "its Ray Client server ended the session"),
+        ("--mode=proxy", signal.SIGSTOP, "its Ray Client server does not answer: DEADLINE_EXCEEDED"),
+    ],
+)
+def test_a_ray_client_server_that_dies_or_hangs_is_a_lost_cluster(
+    cluster: RayCluster, server: str, blow: signal.Signals, said: str
+) -> None:
+    """Whoever waits for a call hears it in time; on the next start there is another session."""
+    client = bench(**cluster.client())
+    client.start()
+    running = client.submit(call(time.sleep, 100))
+    pid = members(cluster.nodes[0].pid, server)[-1]
+
+    struck = time.monotonic()
+    os.kill(pid, blow)
+    with pytest.raises(ClusterLost, match=said):
+        client.outcome(running)
+    assert time.monotonic() - struck < 10
+    client.close()
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    client.start()
+    assert client.value(call(len, "two")) == 3
+    client.close()
+
+
+def test_what_cannot_be_shipped_is_told(cluster: RayCluster) -> None:
+    """With Ray's reason on one line, and at once behind Ray Client too, whose server lets who leaves wait."""
+    begun = time.monotonic()
+
+    said = refusal(ExecutorError, working_dir="https://127.0.0.1:9/nothing.zip", **cluster.client())
+
+    assert "cannot set up `pip`, `working_dir` or `py_modules`: " in said
+    assert "Traceback" not in said
+    assert time.monotonic() - begun < 20
 
 
 def test_a_cluster_that_is_not_there_is_told(cluster: RayCluster) -> None:

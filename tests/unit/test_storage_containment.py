@@ -145,6 +145,7 @@ def _edited(store: ArtifactStore, **changes: Any) -> None:
         {"extra": 1},
         {"files": None},
         {"format": "text", "files": {}},
+        {"format": "pickle", "files": {"site.bin": 1}},
     ],
 )
 def test_an_edited_record_is_refused(store: ArtifactStore, tmp_path: Path, changes: dict[str, Any]) -> None:

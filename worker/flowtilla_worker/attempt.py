@@ -64,6 +64,7 @@ class Claim:
         attempt: its number, from 1.
         job: the job's fields that `FIELDS` names, those that it has.
         stages, values: what earlier attempts recorded and committed, by stage.
+        elapsed: seconds since the run first began.
     """
 
     run_id: str
@@ -72,14 +73,15 @@ class Claim:
     job: Mapping[str, bytes]
     stages: Mapping[str, bytes]
     values: Mapping[str, bytes]
+    elapsed: float
 
     @classmethod
     def parse(cls, reply: Sequence[Any]) -> "Claim":
         """Returns the claim in one entry of the script's reply."""
         run_id, token, attempt, fields = reply[:4]
-        stages, values = reply[4:6] if len(reply) > 4 else ((), ())
+        stages, values, elapsed = reply[4:7] if len(reply) > 4 else ((), (), 0)
         job = {name: value for name, value in zip(FIELDS, fields, strict=True) if value is not None}
-        return cls(run_id.decode(), token.decode(), int(attempt), job, _pairs(stages), _pairs(values))
+        return cls(run_id.decode(), token.decode(), int(attempt), job, _pairs(stages), _pairs(values), elapsed / 1000)
 
     @property
     def queue(self) -> str:

@@ -168,7 +168,7 @@ class Processes:
 
     def _retire(self, child: Child) -> None:
         # Not by what the connection says: something that left the child's session may hold its end of it.
-        if not child.retired:
+        if not (child.retired or self._closed):
             child.retired = True
             self._loop.remove_reader(child.connection)
             self._start_task(self._replace(child))

@@ -6,7 +6,7 @@ if status ~= 'failed' and status ~= 'canceled' and status ~= 'stopped' then
   return status
 end
 redis.call('HDEL', KEYS[1], 'cancel', 'failure', 'quarantined', 'ended_at', 'worker_name', 'taken', 'lost_worker',
-  'losses', 'crashes', 'strikes', 'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
+  'losses', 'crashes', 'strikes', 'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at', 'first_began')
 redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', ARGV[3])
 redis.call('ZREM', KEYS[4], ARGV[1])
 redis.call('ZREM', KEYS[5], ARGV[1])

@@ -40,8 +40,7 @@ def load_checkpoint(settings: Mapping[str, Any], namespace: str, run_id: str, re
         StorageError: the record is no checkpoint of this run, or the value is gone or damaged.
     """
     found = own_record(record, namespace, run_id)
-    pickled = found.format == "pickle" and found.file.endswith(".pkl")
-    if not pickled and found.format != "partitioned":
+    if found.format not in ("pickle", "partitioned"):
         raise StorageError(f"{found.namespace}/{found.name} is no checkpoint of a run")
     return _store(settings).artifact(found).read(allow_pickle=True)
 

@@ -102,6 +102,9 @@ class ArtifactRecord(BaseModel):
     def _one_file_unless_folder(self) -> Self:
         if self.format not in FOLDERS and len(self.files) != 1:
             raise ValueError(f"an artifact of format {self.format} has one file, this one {len(self.files)}")
+        # Only who writes a file gives it its name: what was written as something else never is a pickle.
+        if self.format == "pickle" and not self.file.endswith(".pkl"):
+            raise ValueError(f"{self.file!r} was not written as a pickle")
         return self
 
     @property

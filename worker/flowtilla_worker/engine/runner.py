@@ -142,13 +142,14 @@ class Runner:
             if (why := poison(self.claim, self._earlier, self._run_log.recent)) is not None:
                 return await self._end(RunState.QUARANTINED, error=_refused(why))
             message, plan = self._prepare(body)
+            over = self._over(message)
         except FlowtillaError as error:
             return await self._end(RunState.FAILED, error=_refused(error))
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
         caller = Caller(self._compute.executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
         try:
             engine = await self._engine(plan, caller, keeper)
-            async with asyncio.timeout(message.timeout) as limit:
+            async with asyncio.timeout_at(over) as limit:
                 await engine.run()
         except NotKept as error:
             return await self._end(RunState.FAILED, error=_outside(error.failure))
@@ -161,6 +162,19 @@ class Runner:
         if engine.error is not None:
             return await self._end(RunState.FAILED, error=engine.error)
         return await self._finish(plan, engine, caller, keeper)
+
+    def _over(self, message: Message) -> float | None:
+        """Returns when the run's time is over, on the event loop's clock; all its attempts count.
+
+        Raises:
+            StageTimeout: it is.
+        """
+        if message.timeout is None:
+            return None
+        left = message.timeout - self.claim.elapsed - (time.time() - self._started)
+        if left <= 0:
+            raise _too_long(message)
+        return asyncio.get_running_loop().time() + left
 
     def _genuine(self) -> bytes:
         """Returns the run's message, not yet read, if it is what a holder of a key submitted."""

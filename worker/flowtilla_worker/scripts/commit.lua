@@ -51,7 +51,7 @@ for field, text in pairs(over.result) do
   table.insert(result, text)
 end
 redis.call('XADD', KEYS[8], 'MAXLEN', 10, '*', unpack(result))
-redis.call('HDEL', KEYS[1], 'token', 'cancel')
+redis.call('HDEL', KEYS[1], 'token', 'cancel', 'first_began')
 -- These belong to all runs: what is damaged there is left as it is.
 for i, change in pairs({
   [5] = {'ZREM', KEYS[5], ARGV[2]},
