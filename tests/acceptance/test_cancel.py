@@ -118,7 +118,7 @@ def test_the_log_says_what_could_not_be_stopped(fleet: Fleet, tmp_path: Path) ->
 
 
 # Long enough for Ray to start four processes.
-@pytest.mark.parametrize(("backend", "seconds"), [("processes", 3), ("ray", 20), ("dask", 5)])
+@pytest.mark.parametrize(("backend", "seconds"), [("processes", 8), ("ray", 25), ("dask", 12)])
 def test_the_timeout_of_a_run_stops_its_stages(fleet: Fleet, tmp_path: Path, backend: str, seconds: int) -> None:
     """As a cancel does: when the run has failed nothing of it runs."""
     start(fleet, BACKENDS[backend])

@@ -192,15 +192,24 @@ def test_the_dashboard_shows_the_server(start: Callable[..., Dev], folder: Path)
     assert [worker["name"] for worker in workers] == ["dev-1"]
 
 
-def test_a_configured_redis_is_pointed_out(start: Callable[..., Dev], folder: Path) -> None:
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "{url: 'redis://elsewhere'}",
+        "{url: 'rediss:///0', tls: {ca: none.pem}, sentinel: {service: queue, nodes: [elsewhere]}}",
+    ],
+)
+def test_a_configured_redis_is_pointed_out(start: Callable[..., Dev], folder: Path, elsewhere: str) -> None:
     """Where the folder's configuration names another Redis, dev still uses its own, and says what to type."""
-    (folder / "flowtilla.yaml").write_text(f"redis: {{url: 'redis://elsewhere'}}\n{CONFIGURATION}")
+    (folder / "flowtilla.yaml").write_text(f"redis: {elsewhere}\n{CONFIGURATION}")
 
     dev = start("--no-dashboard")
 
     assert "the configuration names another Redis" in dev.said
     with redis.Redis.from_url(dev.url) as client:
         assert client.smembers("rq:workers")
+    exports = dict(re.findall(r"export (\w+)=(\S+)", dev.said))
+    assert "hello" in flowtilla(folder, "submit", "workflow.yaml", "--wait", env=exports).stdout
 
 
 def test_the_port_can_be_chosen(start: Callable[..., Dev], folder: Path) -> None:

@@ -185,17 +185,17 @@ def test_many_runs_and_maps_outlive_their_cluster(fleet: Fleet, cluster: Cluster
 
 
 def test_a_run_that_loses_five_clusters_is_set_aside(fleet: Fleet, cluster: Cluster, redis: Redis) -> None:
-    """It may be what kills them; four losses are forgiven, `flowtilla retry` forgives them all."""
+    """It may be what kills them; four in a row are forgiven, `flowtilla retry` forgives them all."""
     fleet.start("w", executor=cluster.executor)
     run = fleet.submit({"name": "gate"})
     # Four losses of earlier hours: the pauses between restarts would make a long test of them.
-    redis.hset(f"rq:job:{run.id}", "cluster_losses", 4)
+    redis.hset(f"rq:job:{run.id}", "cluster_strikes", 4)
     fleet.begun()
 
     cluster.is_("dead", "out of memory")
     until(lambda: run.state == "queued", seconds=BOUND)
     cluster.is_("up")
-    with pytest.raises(RunQuarantined, match="the run lost its cluster 5 times while gate ran, so it was set aside"):
+    with pytest.raises(RunQuarantined, match="lost its cluster 5 times in a row while gate ran, so it was set aside"):
         run.result(timeout=30)
 
     fleet.open_gate()

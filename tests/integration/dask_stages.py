@@ -30,6 +30,13 @@ def bag():
     return dask.bag.from_sequence(range(24), npartitions=12).map(lambda x: x * 3)
 
 
+def slow_bag():
+    """Returns a bag whose parts take longer than the stage waits at a time."""
+    import dask.bag
+
+    return dask.bag.from_sequence(range(2), npartitions=2).map(lambda x: time.sleep(1) or x)
+
+
 def array():
     import dask.array
 
@@ -216,3 +223,15 @@ def die_while(file, other):
 
 def here():
     return flowtilla.context().executor
+
+
+def tidies_in_finally(file):
+    """Never looks whether it is to stop, and takes a moment to tidy up when it is stopped."""
+    Path(file).touch()
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        for _ in range(30):
+            time.sleep(0.01)
+        Path(f"{file}-tidied").touch()

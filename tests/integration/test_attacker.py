@@ -67,7 +67,6 @@ class Watched:
         command = [sys.executable, str(MODULES / "watched_worker.py"), str(self.report), "--name", name]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env=os.environ | env, cwd=folder / "spool")
-        until(lambda: "listens on" in self.said, 60)
 
     @property
     def said(self) -> str:
@@ -106,6 +105,7 @@ def start(server: Any, folder: Path) -> Iterator[Callable[[str], Watched]]:
 
     def begin(name: str) -> Watched:
         workers.append(Watched(name, server.url, folder))
+        until(lambda: "listens on" in workers[-1].said, 60)
         return workers[-1]
 
     yield begin

@@ -84,6 +84,18 @@ def test_code_that_catches_exceptions_is_stopped(dask, tmp_path):
     until(over.exists)
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_a_stage_that_tidies_up_is_not_stopped_twice_at_once(dask, tmp_path, number):
+    """Several are who ask it to stop, and its `finally` is to run."""
+    file = tmp_path / "stage"
+    handle = dask.submit(call(s.tidies_in_finally, str(file)))
+    dask.until(file.exists, "the stage did not begin")
+
+    dask.cancel(handle)
+
+    assert (tmp_path / "stage-tidied").exists()
+
+
 def test_a_map_is_stopped_between_items(dask, tmp_path):
     """Not only the item that runs."""
     handle = dask.submit(call(s.items_that_wait, str(tmp_path), items=over(list(range(1000)))))

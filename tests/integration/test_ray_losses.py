@@ -92,7 +92,7 @@ def test_a_driver_process_that_dies_is_a_lost_cluster(local: Bench, tmp_path: Pa
     finished = local.finished(call(f.give, "x" * 100_000))
     [pid] = drivers()
 
-    error = lose(local, pid, [local.submit(call(f.give, 1))])
+    error = lose(local, pid, [local.submit(call(time.sleep, 100))])
 
     assert "its driver process ended" in str(error)
     with pytest.raises(ClusterLost):

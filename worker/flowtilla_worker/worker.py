@@ -120,12 +120,6 @@ class Worker(RegisteredWorker):
         self._stopping.tell()
         self._wind_down()
 
-    def _signalled(self, *_: Any) -> None:
-        # Not the loop's own way to take signals: should the loop hang, the process must end all the same.
-        self._stopping.tell()
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wind_down)
-
     def _wind_down(self) -> None:
         again = self._stopping.told > 1
         _log.info("asked to stop: %s", "handing back what is left at once" if again else "finishing")
@@ -199,8 +193,10 @@ class Worker(RegisteredWorker):
         self._heartbeat.start()
         for one in (signal.SIGTERM, signal.SIGINT):
             # Only the main thread can take signals; elsewhere, `stop` is called.
-            with suppress(ValueError):
-                signal.signal(one, self._signalled)
+            with suppress(ValueError, RuntimeError):
+                self._loop.add_signal_handler(one, self._wind_down)
+                # Beside what the loop does when it comes to it: should it hang, the process must end all the same.
+                signal.signal(one, lambda *_: self._stopping.tell())
 
     async def _claim_until_stopped(self) -> None:
         """Claims runs until the worker is told to stop, or is drained, or, in a burst, nothing is left."""

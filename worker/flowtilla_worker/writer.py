@@ -95,10 +95,11 @@ class Writer:
 
     async def _send(self, batch: list[_Request]) -> tuple[list[_Request], Exception | None]:
         """Sends requests and settles those that Redis took; returns those to send again, and why."""
+        batch = [request for request in batch if request.patient or not request.reply.done()]
         try:
             replies = await self._try(batch)
         except (RedisError, OSError) as error:
-            return [request for request in batch if request.patient or not request.reply.done()], error
+            return batch, error
         again, why = [], None
         for request, reply in zip(batch, replies, strict=True):
             if isinstance(reply, _AWAY) or (request.patient and isinstance(reply, RedisError) and advice(reply)):

@@ -1,14 +1,14 @@
 """Dask's own collections as values of stages: computed on the cluster, and left there in their parts."""
 
-import contextlib
 import pickle
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dask.base import unpack_collections
-from distributed import Client, Future, futures_of, get_client, secede, wait
+from distributed import Client, Future, futures_of, get_client, secede
 
 from flowtilla_executors.dask.owning import alone
 from flowtilla_executors.values import Snapshot, Uncomputed, lent, snapshot
@@ -84,9 +84,11 @@ def _persisted(value: Any) -> Persisted:
 
 
 def _error(future: Future) -> BaseException | None:
-    while future.status == "pending":
-        with contextlib.suppress(TimeoutError):
-            wait(future, timeout=_LOOK)
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    # Not Dask's own `wait`: what that raises when time is up holds all parts until the garbage is collected.
+    while not ended.wait(_LOOK):
+        continue
     error: BaseException | None = future.exception()
     return error
 

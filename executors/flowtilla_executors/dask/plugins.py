@@ -74,7 +74,7 @@ class OnWorker(WorkerPlugin):
 
     def _stop(self, key: str) -> None:
         if stop.stop(key):
-            self._worker.loop.call_later(stop.AGAIN, self._stop, key)
+            self._worker.loop.call_later(stop.LOOK, self._stop, key)
 
 
 def _prepare(worker: Worker) -> None:

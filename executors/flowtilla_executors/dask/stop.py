@@ -1,6 +1,6 @@
 """Stops calls that run in threads of a Dask worker, as far as Python lets one.
 
-A thread cannot be killed. One that runs Python code gets an exception at its next instruction, again twice a second
+A thread cannot be killed. One that runs Python code gets an exception at its next instruction, again every second
 until its call has ended; one that sits in C code, when that returns. A stage that looks at `context().cancelled`, or
 registered clean-up, gets the exception only when it has had the time to end by itself.
 """
@@ -18,8 +18,8 @@ from flowtilla_executors.dask.deaths import Ledger
 
 _SetAsyncExc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
-#: Seconds until a thread that caught the exception gets it again.
-AGAIN = 0.5
+#: Seconds until a thread that caught the exception, or tidies up, gets it again, and until it is seen to that it does.
+_AGAIN, LOOK = 1.0, 0.25
 
 #: How many calls that must not begin are remembered.
 _FORBIDDEN = 10_000
@@ -71,11 +71,13 @@ class Running:
 
     def stop(self) -> bool:
         """Asks the call to end, from another thread; returns whether it was still running."""
+        now = time.monotonic()
         if self._force_at is None:
-            self._force_at = time.monotonic() + (GRACE if self.cancellation.heeds else 0)
+            self._force_at = now + (GRACE if self.cancellation.heeds else 0)
         self.cancellation.request()
         with self._lock:
-            if self._open and time.monotonic() >= self._force_at:
+            if self._open and now >= self._force_at:
+                self._force_at = now + _AGAIN
                 _SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Stopped))
             return self._open
 

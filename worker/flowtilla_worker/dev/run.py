@@ -98,11 +98,15 @@ def _say(settings: Settings, url: str, targets: list[str], processes: int, board
         f"  workers    {processes}, which may run the modules of this folder: {', '.join(targets) or 'there are none'}"
     )
     print("\nType next, in another terminal:\n")
-    elsewhere = config.load(file).redis != settings.redis
+    configured = config.load(file).redis
+    elsewhere = configured != settings.redis
     print(f"  cd {Path.cwd()}")
     if elsewhere:
         print("  # the configuration names another Redis, and goes before `flowtilla dev`:")
         print(f"  export {config.PREFIX}REDIS__URL={url}")
+        for name in ("tls", "sentinel"):
+            if getattr(configured, name) is not None:
+                print(f"  export {config.PREFIX}REDIS__{name.upper()}=null")
     print("  flowtilla submit workflow.yaml -i n=5 --wait")
     if not elsewhere:
         print("\nIn any other folder, first:\n")
