@@ -11,6 +11,9 @@ from flowtilla_executors.recorder import host
 #: Amounts by name; `memory` is in bytes.
 Amounts = Mapping[str, float]
 
+#: Seconds that a call waits for a node which is away before the run's log says so: what died is mostly soon replaced.
+MISSED = 3.0
+
 
 def check(stage: str, need: Amounts, kind: str, nodes: Sequence[Amounts]) -> None:
     """Makes sure that there is a node that could meet a need while it does nothing else.

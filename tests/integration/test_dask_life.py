@@ -155,6 +155,7 @@ def test_a_call_that_only_an_absent_worker_could_run_waits_for_it(benches, tmp_p
         bench.until(lambda: not bench.executor.info().resources, "the worker was not missed")
 
         waiting = bench.submit(call(f.give, 1, resources={"wings": 1}))
+        bench.until(lambda: bench.lines, "the log says nothing")
         start_worker(tmp_path, stack, address, "winged again", {"wings": 1})
 
         assert bench.outcome(waiting).value == 1

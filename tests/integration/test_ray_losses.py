@@ -147,6 +147,7 @@ def test_a_call_that_only_an_absent_node_could_run_waits_for_it(tmp_path: Path) 
         joined.until(lambda: not joined.executor.info().resources.get("wings"), "the node was not missed")
 
         waiting = joined.submit(call(f.give, 1, resources={"wings": 1}))
+        joined.until(lambda: joined.lines, "the log says nothing")
         cluster.add_node(resources={"wings": 1})
 
         assert joined.outcome(waiting).value == 1

@@ -203,6 +203,8 @@ class Worker(RegisteredWorker):
         while not self._stopping.told:
             self._changed.clear()
             room = min(self._slots.free, _CLAIM_AT_ONCE) if self._compute.ready else 0
+            # A run that is handed back while the claim is on its way may be behind it: only an idle claim tells of all.
+            idle = not self._slots
             try:
                 claims = await self._claim(room)
             except ResponseError as error:
@@ -218,7 +220,7 @@ class Worker(RegisteredWorker):
             if not self._compute.ready:
                 # The cluster went while the claim was on its way.
                 self._slots.halt_all(Halt.HANDED_BACK)
-            elif self._burst and not claims and not self._claims.told and not self._slots:
+            elif self._burst and room and idle and not claims and not self._claims.told:
                 return
             if len(claims) < room or not room:
                 with suppress(TimeoutError):

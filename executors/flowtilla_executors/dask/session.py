@@ -24,7 +24,7 @@ from flowtilla_executors.dask.options import Options
 from flowtilla_executors.dask.unwanted import Unwanted
 from flowtilla_executors.failures import cancelled, failed, timed_out
 from flowtilla_executors.outcome import Failure, Outcome
-from flowtilla_executors.resources import waits
+from flowtilla_executors.resources import MISSED, waits
 
 #: Bytes from which copying a value may hold up the event loop.
 _BIG = 1024 * 1024
@@ -122,8 +122,7 @@ class Session:
         """Begins a call once its parents have ended and there is room for it."""
         if without := next((parent for parent in parents if not parent.has_value), None):
             raise ExecutorError(f"the call of stage {without.call.context.stage!r} failed: it has no value to take")
-        if not self._options.grows and not met(call, self._health.offers):
-            self._log_sink([waits(call.context, needed(call))])
+        away = not self._options.grows and not met(call, self._health.offers)
         resources = demanded(call, self._health.counted)
         handle = Handle(call, parents)
         if self._lost is not None or any(parent.future is None for parent in parents):
@@ -136,6 +135,8 @@ class Session:
             return handle
         self._send(handle, payload, resources)
         handle.following = self._loop.create_task(self._follow(handle, payload, resources))
+        if away:
+            self._loop.call_later(MISSED, self._say_if_it_waits, handle)
         return handle
 
     async def fetch(self, handle: Handle) -> Any:
@@ -203,6 +204,11 @@ class Session:
             if (handle := self._known.get(key)) is not None:
                 handle.deaths.append(how)
                 handle.left()
+
+    def _say_if_it_waits(self, handle: Handle) -> None:
+        call = handle.call
+        if not handle.settled and handle.started is None and not met(call, self._health.offers):
+            self._log_sink([waits(call.context, needed(call))])
 
     def _overdue(self, handle: Handle) -> None:
         self._end_now(handle, timed_out(handle.call, handle.started))

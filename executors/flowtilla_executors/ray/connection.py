@@ -127,6 +127,8 @@ class Connection:
         self._unsettled[handle.number] = handle
         payload = pickle.dumps((self._mailbox, handle.number, call), protocol=5)
         self._send("submit", handle.number, payload, need, [parent.number for parent in parents])
+        if need not in self._fitting:
+            asyncio.get_running_loop().call_later(amounts.MISSED, self._say_if_it_waits, handle)
         return handle
 
     async def fetch(self, handle: Handle) -> Any:
@@ -172,9 +174,11 @@ class Connection:
                 )
             if self._autoscales or self._offers.meet(call.context.stage, need.amounts, "ray"):
                 self._fitting.add(need)
-            else:
-                self._log_sink([amounts.waits(call.context, need.amounts)])
         return need
+
+    def _say_if_it_waits(self, handle: Handle) -> None:
+        if not handle.settled and handle.started is None and (need := self._need(handle.call)) not in self._fitting:
+            self._log_sink([amounts.waits(handle.call.context, need.amounts)])
 
     def _send(self, *message: Any) -> None:
         if self._dropped:
