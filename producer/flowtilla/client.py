@@ -64,6 +64,7 @@ class Client:
         delay: float | str | timedelta | None = None,
         tags: Iterable[str] = (),
         config: Mapping[str, Any] | None = None,
+        concurrency: Mapping[str, int] | None = None,
     ) -> Run:
         """Validates a workflow and enqueues one run of it.
 
@@ -77,10 +78,12 @@ class Client:
             idempotency_key: any text; the second submit with an equal key in a namespace returns the first run.
             timeout: seconds, or "90s", that the whole run may take from when it first begins, over all its attempts.
             retention: seconds, or "7d", that the run is kept after its end.
-            at_front: before what waits in the queue.
+            at_front: before what waits of its namespace in the queue.
             at, delay: when to queue it, at the earliest.
             tags: free marks, shown with the run.
             config: what its stages read in `context().config`; plain data.
+            concurrency: how many runs that share a key may be in workers' hands at once, by key, in the whole fleet:
+                `{"customer-42": 1}`. Those above it wait, the longest first.
 
         Returns:
             The run.
@@ -88,6 +91,7 @@ class Client:
         Raises:
             InvalidWorkflow: the workflow breaks a rule; nothing was enqueued.
             MessageError: the input is too large or no plain data; nothing was enqueued.
+            QueueFull: as many runs wait in the queue, or of the namespace in it, as may; nothing was enqueued.
             QueueUnavailable: Redis cannot be reached.
         """
         arguments = {name: value for name, value in locals().items() if name not in ("self", "workflow", "input")}
@@ -104,6 +108,9 @@ class Client:
 
         Returns:
             The runs, in the same order.
+
+        Raises:
+            QueueFull: not all could be queued; the error names those that were.
         """
         submissions: list[Submission] = [prepare(self.settings, **run) for run in runs]
         drive(enqueue_many(submissions), self._redis)

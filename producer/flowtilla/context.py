@@ -44,6 +44,8 @@ class Context:
     _staged: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
     _started: float = field(default_factory=time.time, repr=False)
     _cancellation: Cancellation | None = field(default=None, repr=False, compare=False)
+    # When the time of the whole stage or of the run is over, by the worker's clock.
+    _over: float | None = field(default=None, repr=False)
 
     # Copies, since stages that share a process must not share a mutable value.
     @cached_property
@@ -63,8 +65,12 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """When this stage or item times out, in seconds since the epoch, or None."""
-        return None if self.timeout is None else self._started + self.timeout
+        """When the time of this stage or item is over, or that of the whole stage or run if that is sooner.
+
+        In seconds since the epoch; None when none of them has a limit.
+        """
+        own = None if self.timeout is None else self._started + self.timeout
+        return min((one for one in (own, self._over) if one is not None), default=None)
 
     @property
     def cancelled(self) -> bool:

@@ -12,6 +12,7 @@ FlowtillaError
 │   ├── NotGenuine                not what a holder of a signing key wrote
 │   └── UnsupportedVersion        written by a newer flowtilla
 ├── QueueUnavailable              Redis cannot be reached or refuses
+├── QueueFull                     as many runs wait as may
 ├── RunError                      about one run
 │   ├── RunNotFound               no such run (also a KeyError)
 │   ├── RunDamaged                what Redis keeps of it cannot be read
@@ -40,6 +41,8 @@ FlowtillaError
     ├── QueueNotFound             no run was ever in the queue, and no worker works on it (also a KeyError)
     └── LeaseLost                 another attempt owns the run now
 """
+
+from collections.abc import Sequence
 
 
 class FlowtillaError(Exception):
@@ -88,6 +91,22 @@ class UnsupportedVersion(MessageError):
 
 class QueueUnavailable(FlowtillaError):
     """Raised when Redis cannot be reached or refuses."""
+
+
+class QueueFull(FlowtillaError):
+    """Raised when as many runs wait, in a queue or of a namespace in it, as may.
+
+    Args:
+        message: the whole sentence.
+        queue, namespace: where the run was to wait.
+        queued: the ids of those submitted together with it that were queued; the others were not.
+    """
+
+    def __init__(self, message: str, *, queue: str, namespace: str, queued: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.namespace = namespace
+        self.queued = list(queued)
 
 
 class RunError(FlowtillaError):

@@ -24,6 +24,8 @@ SWEPT = f"{_OURS}:swept"
 ENDED = f"{_OURS}:ended"
 #: Set: every namespace that has runs.
 NAMESPACES = f"{_OURS}:namespaces"
+#: RQ's set of the keys that limit how many runs are in hand at once.
+LIMITED = f"{RQ}:rl-keys"
 #: What the keys of a single run begin with.
 RUN = f"{_OURS}:run:"
 #: List: what was found in a queue and cannot even be shown as a job, newest first.
@@ -41,8 +43,28 @@ def results(run_id: str) -> str:
 
 
 def queue(name: str) -> str:
-    """List: the ids of queued jobs."""
+    """List: the ids of queued jobs; those of other namespaces than `default` are in one beside it, `name@namespace`."""
     return f"{RQ}:queue:{name}"
+
+
+def turns(queue_name: str) -> str:
+    """Sorted set: the namespaces that have runs in the queue; whose turn it is has the lowest score."""
+    return f"{_OURS}:turns:{queue_name}"
+
+
+def arrived(queue_name: str) -> str:
+    """Set: the namespaces that have had runs in the queue again since the last claim."""
+    return f"{_OURS}:arrived:{queue_name}"
+
+
+def held(queue_name: str) -> str:
+    """Set: the ids of the queue's runs that wait for a limit of theirs; `queue@namespace` has one namespace's."""
+    return f"{_OURS}:held:{queue_name}"
+
+
+def limit(name: str) -> str:
+    """Hash: RQ's rate limit of that key; the runs that it lets go on, and those that wait, are in keys behind it."""
+    return f"{RQ}:rl:{name}"
 
 
 def registry(kind: str, name: str) -> str:
@@ -100,9 +122,14 @@ def runs(namespace: str) -> str:
     return f"{_OURS}:runs:{namespace}"
 
 
-def queue_name(key: str) -> str:
-    """Returns the queue that a key made by `queue` is of."""
+def line_name(key: str) -> tuple[str, str]:
+    """Returns the queue that a key made by `queue` is of, and the namespace whose line it is; '' for RQ's own list.
+
+    Raises:
+        InvalidName: it is no such key.
+    """
     prefix = queue("")
     if not key.startswith(prefix):
         raise InvalidName(f"{key!r} is not the key of a queue")
-    return key.removeprefix(prefix)
+    name, _, namespace = key.removeprefix(prefix).partition("@")
+    return name, namespace

@@ -118,7 +118,7 @@ def _check_queues(whom: Whom, live: Sequence[WorkerRecord]) -> Steps[set[str]]:
     known = {queue for worker in live for queue in worker.queues}
     for key in (yield lambda redis: redis.smembers(keys.QUEUES)):
         with suppress(InvalidName):
-            known.add(keys.queue_name(key.decode(errors="replace")))
+            known.add(keys.line_name(key.decode(errors="replace"))[0])
     for queue in whom.queues:
         if check_name(queue, "queue") not in known:
             raise QueueNotFound(f"there is no queue {queue!r}, no run was ever in it: {_listed('queues', known)}")

@@ -19,7 +19,7 @@ from flowtilla.record import RunRecord
 from flowtilla.scripts import CANCEL, RETRY
 from flowtilla.settings import Settings
 from flowtilla.states import RunState
-from flowtilla.steps import Blocking, Steps, call, hashes, pipeline
+from flowtilla.steps import Blocking, Steps, bridged, call, hashes, pipeline
 from flowtilla.storage.logs import load_log
 from flowtilla.storage.results import load_result
 from flowtilla.untrusted import from_json, readable
@@ -113,8 +113,8 @@ def wait(run_id: str, timeout: float | None) -> Steps[RunRecord]:
     newest: Entry | None = None
     while True:
         # Before looking: the usual case is a run that was just submitted.
-        yield from _next_result(run_id, newest, deadline)
-        record, newest = yield from _look(run_id)
+        yield from bridged(partial(_next_result, run_id, newest, deadline), deadline)
+        record, newest = yield from bridged(partial(_look, run_id), deadline)
         if record.state.ended:
             return record
         if deadline is not None and time.monotonic() >= deadline:
@@ -132,10 +132,10 @@ def result(run_id: str, timeout: float | None, settings: Settings) -> Steps[Any]
     deadline = None if timeout is None else time.monotonic() + timeout
     newest: Entry | None = None
     while True:
-        found = yield from _next_result(run_id, newest, deadline)
+        found = yield from bridged(partial(_next_result, run_id, newest, deadline), deadline)
         if found is not None and _is_inline(found):
             return _inline(run_id, found)
-        record, newest = yield from _look(run_id)
+        record, newest = yield from bridged(partial(_look, run_id), deadline)
         if record.state is RunState.FINISHED and newest is not None:
             if _is_inline(newest):
                 return _inline(run_id, newest)
@@ -185,7 +185,6 @@ def cancel(run_id: str, settings: Settings) -> Steps[str]:
         CANCEL,
         (
             keys.job(run_id),
-            keys.queue(queue),
             keys.results(run_id),
             keys.registry("scheduled", queue),
             keys.registry("canceled", queue),
@@ -194,6 +193,7 @@ def cancel(run_id: str, settings: Settings) -> Steps[str]:
         ),
         (
             run_id,
+            queue,
             utcformat(datetime.fromtimestamp(now, UTC)),
             keep,
             round(now) + keep,
@@ -216,8 +216,6 @@ def retry(run_id: str, at_front: bool) -> Steps[None]:
         RETRY,
         (
             keys.job(run_id),
-            keys.queue(queue),
-            keys.QUEUES,
             keys.registry("failed", queue),
             keys.registry("canceled", queue),
             keys.ENDED,
@@ -225,9 +223,9 @@ def retry(run_id: str, at_front: bool) -> Steps[None]:
         ),
         (
             run_id,
+            queue,
             "front" if at_front else "back",
             utcformat(datetime.now(UTC)),
-            keys.wake(queue),
             f"{record.namespace}/{run_id}",
         ),
     )
@@ -249,6 +247,11 @@ def log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Step
     Returns:
         The lines, and the position after them; None when there will be no more.
     """
+    ask = partial(_log_lines, run_id, after, follow, settings)
+    return (yield from bridged(ask, None) if follow else ask())
+
+
+def _log_lines(run_id: str, after: str, follow: bool, settings: Settings) -> Steps[tuple[list[LogLine], str | None]]:
     if after == "":
         record = yield from fetch(run_id)
         if record.state.ended and not (yield lambda redis: redis.exists(keys.log(run_id))):

@@ -123,6 +123,7 @@ class RunRecord:
         losses: how many workers were lost with it in hand: they died unseen, froze, or were cut off.
         crashes: how many were seen to die with it in hand, or broke down on it.
         cluster_losses: how many clusters died under it.
+        waits_for: the limit of concurrency that it waits for: `key:` or `workflow:` and a name.
         worker: the worker that has or had it last.
         stages_total: how many stages it has.
         created_at, started_at, ended_at: in UTC.
@@ -142,6 +143,7 @@ class RunRecord:
     losses: int
     crashes: int
     cluster_losses: int
+    waits_for: str | None
     worker: str | None
     stages_total: int
     created_at: datetime | None
@@ -187,13 +189,15 @@ class RunRecord:
             workflow=text("workflow"),
             # Not the field: Redis guards runs by their ids, and lets who may write this one name any.
             namespace=namespace_of(run_id),
-            queue=text("origin"),
+            # While it waits, of which line in the queue is said too.
+            queue=text("origin").partition("@")[0],
             tags=data("tags", b"[]", tuple[str, ...]),
             attempt=count("attempt"),
             failures=count("failures"),
             losses=count("losses"),
             crashes=count("crashes"),
             cluster_losses=count("cluster_losses"),
+            waits_for=text("waits_for") or None,
             worker=text("worker_name") or None,
             stages_total=count("stages"),
             created_at=_moment(text("created_at")),

@@ -2,6 +2,8 @@
 
 import re
 
+from redis.exceptions import ConnectionError, TimeoutError
+
 #: How redis-py tells it, its error's class in front; what that means, and what to do next.
 _REFUSALS = (
     ("AuthenticationError", "it asks for another user or password: correct redis.url, or redis.sentinel"),
@@ -18,6 +20,9 @@ _REFUSALS = (
     (".*ALERT_CERTIFICATE_REQUIRED", "it asks for a certificate: give redis.tls.cert and redis.tls.key"),
 )
 
+#: Those of them that end by themselves, and soon.
+_PASSING = re.compile("BusyLoadingError|MasterDownError|ResponseError: (BUSY|UNBLOCKED) ")
+
 #: What redis-py puts before the error of one of several commands: that command, which says nothing to anybody.
 _OF_SEVERAL = re.compile(r"Command # \d+ \(.*?\) of pipeline caused error: ", re.DOTALL)
 
@@ -30,3 +35,9 @@ def told(error: Exception) -> str:
 def advice(error: Exception) -> str:
     """Returns why Redis refuses everybody or this user, and what to do; empty for any other error."""
     return next((advised for pattern, advised in _REFUSALS if re.match(pattern, told(error))), "")
+
+
+def passes(error: Exception) -> bool:
+    """Returns whether an error is of an outage: a restart, a failover, a wire that is cut for a while."""
+    away = isinstance(error, (ConnectionError, TimeoutError)) and not advice(error)
+    return away or _PASSING.match(told(error)) is not None

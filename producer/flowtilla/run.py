@@ -68,7 +68,7 @@ class Run:
         return artifacts_of(self.record, self._settings)
 
     def wait(self, timeout: float | None = None) -> RunState:
-        """Waits until the run has ended, however it ended.
+        """Waits until the run has ended, however it ended; through outages of Redis too, of up to a minute each.
 
         Args:
             timeout: seconds, or None to wait for ever.
@@ -78,11 +78,12 @@ class Run:
 
         Raises:
             RunNotFinished: it has not ended in time; it goes on.
+            QueueUnavailable: Redis is away at the end of that time, or for longer than a minute.
         """
         return drive(protocol.wait(self.id, timeout), self._redis).state
 
     def result(self, timeout: float | None = None) -> Any:
-        """Waits until the run has ended and returns its result.
+        """Waits until the run has ended, as `wait` does, and returns its result.
 
         Args:
             timeout: seconds, or None to wait for ever.
@@ -94,6 +95,7 @@ class Run:
             RunFailed: a stage raised; carries class, message, traceback, stage, item.
             RunCancelled: somebody cancelled it.
             RunNotFinished: it has not ended in time; it goes on.
+            QueueUnavailable: as `wait` raises it.
         """
         return drive(protocol.result(self.id, timeout, self._settings), self._redis)
 
@@ -101,7 +103,7 @@ class Run:
         """Yields the lines that the run's stages logged and printed.
 
         Args:
-            follow: go on with new lines until the run has ended.
+            follow: go on with new lines until the run has ended; through outages of Redis too, as `wait` does.
         """
         position: str | None = ""
         while position is not None:

@@ -5,12 +5,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from flowtilla.names import Name, Namespace
+from flowtilla.names import Name, Namespace, check_namespace
 from flowtilla.secrets import masked
 from flowtilla.units import Bytes, Seconds
 
@@ -225,6 +225,43 @@ class ServicesSettings(_Section):
     worker: WorkerSettings = WorkerSettings()
 
 
+class QueueLimits(_Section):
+    """How many runs may wait in a queue until submitting more is refused; any number when None."""
+
+    max_queued: int | None = Field(default=None, ge=1)
+
+
+class NamespaceLimits(QueueLimits):
+    """How many runs of a namespace may wait in a queue, and how often it is served beside others that wait there."""
+
+    weight: float = Field(default=1.0, ge=0.01, le=100)
+
+
+def _check_limited(name: str) -> str:
+    return name if name == "*" else check_namespace(name)
+
+
+class LimitsSettings(_Section):
+    """What keeps one queue or namespace from taking all there is, by name; `*` is each that is not named.
+
+    Whoever submits heeds `max_queued`, and workers the weights.
+    """
+
+    queues: dict[Annotated[str, AfterValidator(_check_limited)], QueueLimits] = Field(default_factory=dict)
+    namespaces: dict[Annotated[str, AfterValidator(_check_limited)], NamespaceLimits] = Field(default_factory=dict)
+
+    def max_queued(self, queue: str, namespace: str) -> tuple[int | None, int | None]:
+        """Returns how many runs may wait in a queue, and of a namespace in it."""
+        of_queue = self.queues.get(queue) or self.queues.get("*") or QueueLimits()
+        of_namespace = self.namespaces.get(namespace) or self.namespaces.get("*") or NamespaceLimits()
+        return of_queue.max_queued, of_namespace.max_queued
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights by namespace."""
+        return {name: limits.weight for name, limits in self.namespaces.items()}
+
+
 class LoggingSettings(_Section):
     """How the worker's own log looks."""
 
@@ -247,6 +284,7 @@ class Settings(_Section):
     redis: RedisSettings = RedisSettings()
     signing: SigningSettings = SigningSettings()
     storage: StorageSettings = StorageSettings()
+    limits: LimitsSettings = LimitsSettings()
     services: ServicesSettings = ServicesSettings()
     logging: LoggingSettings = LoggingSettings()
     max_message: Bytes = 1024**2

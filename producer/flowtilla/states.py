@@ -53,6 +53,7 @@ FROM_RQ = {
     "queued": RunState.QUEUED,
     "scheduled": RunState.QUEUED,
     "deferred": RunState.QUEUED,
+    "rate_limited": RunState.QUEUED,
     "started": RunState.RUNNING,
     "finished": RunState.FINISHED,
     "failed": RunState.FAILED,

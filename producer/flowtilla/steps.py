@@ -5,6 +5,8 @@ Redis. `drive` runs it over a blocking connection, `adrive` over an asyncio one.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +16,13 @@ from redis.exceptions import NoScriptError, RedisError
 
 from flowtilla.connection import where
 from flowtilla.errors import QueueUnavailable
-from flowtilla.refusals import advice, told
+from flowtilla.refusals import advice, passes, told
 from flowtilla.scripts import Script
 
 T = TypeVar("T")
+
+#: Seconds of an outage of Redis that who waits for a run waits through, and those from one try to the next at most.
+OUTAGE, _AGAIN = 60.0, 1.0
 
 #: Talks to Redis; returns the reply, or an awaitable of it when the connection is an asyncio one.
 Step = Callable[[Any], Any]
@@ -30,8 +35,15 @@ class Blocking:
     do: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Pause:
+    """A step that lets some seconds pass."""
+
+    seconds: float
+
+
 #: A conversation that ends with a T.
-Steps = Generator[Step | Blocking, Any, T]
+Steps = Generator[Step | Blocking | Pause, Any, T]
 
 
 def drive(steps: Steps[T], redis: Any) -> T:
@@ -44,7 +56,7 @@ def drive(steps: Steps[T], redis: Any) -> T:
         step = next(steps)
         while True:
             try:
-                reply = step.do() if isinstance(step, Blocking) else step(redis)
+                reply = _take(step, redis)
             except RedisError as error:
                 step = steps.throw(error)
             else:
@@ -66,7 +78,7 @@ async def adrive(steps: Steps[T], redis: Any) -> T:
         step = next(steps)
         while True:
             try:
-                reply = await (asyncio.to_thread(step.do) if isinstance(step, Blocking) else step(redis))
+                reply = await _atake(step, redis)
             except RedisError as error:
                 step = steps.throw(error)
             else:
@@ -76,6 +88,44 @@ async def adrive(steps: Steps[T], redis: Any) -> T:
         return result
     except RedisError as error:
         raise unavailable(redis, error) from _without_frames(error)
+
+
+def _take(step: Step | Blocking | Pause, redis: Any) -> Any:
+    match step:
+        case Blocking():
+            return step.do()
+        case Pause():
+            return time.sleep(step.seconds)
+    return step(redis)
+
+
+def _atake(step: Step | Blocking | Pause, redis: Any) -> Any:
+    match step:
+        case Blocking():
+            return asyncio.to_thread(step.do)
+        case Pause():
+            return asyncio.sleep(step.seconds)
+    return step(redis)
+
+
+def bridged(ask: Callable[[], Steps[T]], deadline: float | None) -> Steps[T]:
+    """Asks until Redis answers, while an outage of it lasts no longer than `OUTAGE`.
+
+    Args:
+        ask: begins the conversation, which may be begun again.
+        deadline: until when at most, on the monotonic clock; None as long as that.
+    """
+    over, delay = math.inf if deadline is None else deadline, 0.1
+    while True:
+        try:
+            return (yield from ask())
+        except RedisError as error:
+            over = min(over, time.monotonic() + OUTAGE)
+            left = over - time.monotonic()
+            if left <= 0 or not passes(error):
+                raise
+        yield Pause(min(delay, left))
+        delay = min(delay * 2, _AGAIN)
 
 
 def call(script: Script, keys: Sequence[str], args: Sequence[Any]) -> Steps[Any]:

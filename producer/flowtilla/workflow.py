@@ -152,9 +152,10 @@ class Metadata(_Model):
 
 
 class Spec(_Model):
-    """The stages, in any order."""
+    """The stages, in any order, and how many runs of the workflow may be in workers' hands at once in a namespace."""
 
     stages: tuple[Stage, ...]
+    concurrency: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _is_a_dag(self) -> Self:
@@ -178,6 +179,7 @@ class Workflow(_Model):
         name: the workflow's name, `metadata.name` in a file.
         stages: `Stage` objects or mappings of the same fields.
         annotations: free notes.
+        concurrency: how many runs of it may be in workers' hands at once in a namespace; any number when None.
 
     Raises:
         InvalidWorkflow: a rule is broken; the message names each field's path.
@@ -193,12 +195,13 @@ class Workflow(_Model):
         stages: Sequence[Stage | dict[str, Any]] | None = None,
         /,
         annotations: dict[str, str] | None = None,
+        concurrency: int | None = None,
         **fields: Any,
     ) -> None:
         if name is not None:
             fields["metadata"] = {"name": name, "annotations": annotations or {}}
         if stages is not None:
-            fields["spec"] = {"stages": stages}
+            fields["spec"] = {"stages": stages, "concurrency": concurrency}
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -232,6 +235,11 @@ class Workflow(_Model):
     def stages(self) -> tuple[Stage, ...]:
         """The stages, as declared."""
         return self.spec.stages
+
+    @property
+    def concurrency(self) -> int | None:
+        """How many runs of it may be in workers' hands at once in a namespace; any number when None."""
+        return self.spec.concurrency
 
     @property
     def final_stages(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import flowtilla
 from fleet import Fleet, until
 from flowtilla_worker.watchdog import HUNG
 
@@ -123,3 +124,40 @@ def test_a_suspended_process_is_no_loop_that_hangs(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
 
     assert (process.returncode, said) == (0, "")
+
+
+#: A module that takes as long to import as its file `open` is missing.
+_SLOW = """
+import time
+from pathlib import Path
+
+here = Path(__file__).parent
+with (here / "imported").open("a") as file:
+    file.write("once ")
+while not (here / "open").exists():
+    time.sleep(0.01)
+
+def first():
+    return 1
+
+def second(x):
+    return x + 1
+"""
+
+
+def test_a_target_that_takes_long_to_import_holds_up_no_other_run(fleet: Fleet) -> None:
+    """Neither one that is under way nor one that comes; it is imported once, and what waits for it goes on then."""
+    (fleet.folder / "slowly.py").write_text(_SLOW)
+    fleet.start("w", allowed_targets='["slowly.*"]')
+    slow = flowtilla.Workflow(
+        "slow",
+        [{"name": "a", "target": "slowly.first"}, {"name": "b", "target": "slowly.second", "depends_on": ["a"]}],
+    )
+    waiting = [fleet.client.submit(slow) for _ in range(3)]
+    until((fleet.folder / "imported").exists)
+    assert fleet.submit({"name": "echo"}, input={"x": 5}).result(timeout=10) == 5
+    waiting[0].cancel()
+    assert waiting[0].wait(timeout=10) == "cancelled"
+    fleet.open_gate()
+    assert [run.result(timeout=30) for run in waiting[1:]] == [2, 2]
+    assert (fleet.folder / "imported").read_text() == "once "

@@ -3,72 +3,26 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
+from hands import Hands, with_hands
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 import flowtilla
 from fleet import Fleet
 from flowtilla.errors import LeaseLost, RunFailed
+from flowtilla.logs import LogLine
 from flowtilla.record import StageRecord
-from flowtilla.settings import SigningSettings
 from flowtilla.states import RunState, StageState
-from flowtilla_worker.attempt import Attempt, Claim, Notes
-from flowtilla_worker.claims import Claims
-from flowtilla_worker.connections import Connections
+from flowtilla_worker.attempt import LOG_LINES, Claim, Notes
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.poison import poison, suspect
-from flowtilla_worker.scripts import CLAIM, REAP, RENEW
-from flowtilla_worker.writer import Writer
-
-T = TypeVar("T")
-LEASE = 10.0
-
-
-class Hands:
-    """What one worker does in Redis, without the worker."""
-
-    def __init__(self, writer: Writer, name: str) -> None:
-        self.writer = writer
-        self.name = name
-        self.claims = Claims(writer, name, ["default"], LEASE)
-
-    async def take(self, count: int = 1, idle: bool = True) -> list[Claim]:
-        return await self.claims.take(count, idle) or []
-
-    def attempt(self, claim: Claim) -> Attempt:
-        return Attempt(claim, self.writer, self.name, SigningSettings())
-
-    async def renew(self, claim: Claim) -> Any:
-        args = (10_000, 60, "now", "rq:job:", 0, claim.run_id, claim.token)
-        return await self.writer.call(RENEW, ("flowtilla:leases", f"rq:worker:{self.name}"), args)
-
-
-def with_hands(fleet: Fleet, do: Callable[[Hands], Awaitable[T]]) -> T:
-    """Lets a worker's hands do something."""
-
-    async def work() -> T:
-        redis = Connections(fleet.settings.redis).asyncio()
-        writer = Writer(redis)
-        try:
-            return await do(Hands(writer, "w"))
-        finally:
-            await writer.close()
-            await redis.aclose()
-
-    return asyncio.run(work())
-
-
-async def lose(hands: Hands, redis: Redis, claim: Claim) -> None:
-    """Lets the lease of a run run out, and takes it back."""
-    redis.zadd("flowtilla:leases", {claim.run_id: 1})
-    redis.hset("flowtilla:looked", mapping={"at": round(time.time() * 1000), "patient_until": 0})
-    prefixes = ("rq:job:", "rq:wip:", "rq:queue:", "flowtilla:wake:", "rq:worker:")
-    taken = await hands.writer.call(REAP, ("flowtilla:leases", "flowtilla:looked"), (10, 10_000, *prefixes))
-    assert taken == [claim.run_id.encode()]
+from flowtilla_worker.scripts import CLAIM
 
 
 async def take_and_tell(hands: Hands, count: int) -> Any:
@@ -119,6 +73,7 @@ def test_a_run_with_a_damaged_key_fails_and_the_others_are_claimed(
     assert redis.zscore("flowtilla:leases", bad.id) is None
     assert json.loads(redis.lindex("flowtilla:damaged", 0))["id"] == bad.id
     assert redis.ttl(f"rq:job:{bad.id}") > 0
+    assert 0 < redis.ttl("flowtilla:damaged") <= 7 * 86400
 
 
 def test_damage_that_concerns_all_runs_fails_none(fleet: Fleet, redis: Redis) -> None:
@@ -227,7 +182,7 @@ def test_strikes_are_those_in_a_row(fleet: Fleet, redis: Redis) -> None:
         for further in (False, True):
             for _ in range(2):
                 (claim,) = await hands.take()
-                await lose(hands, redis, claim)
+                await hands.lose(redis, claim)
             (claim,) = await hands.take()
             await hands.attempt(claim).write(Notes([ended], further=further))
             strikes.append(int(redis.hget(f"rq:job:{run.id}", "strikes") or 0))
@@ -245,7 +200,7 @@ def test_a_worker_that_was_only_away_takes_back_its_strike(fleet: Fleet, redis: 
 
     async def work(hands: Hands) -> None:
         (claim,) = await hands.take()
-        await lose(hands, redis, claim)
+        await hands.lose(redis, claim)
         assert redis.hmget(f"rq:job:{run.id}", "losses", "strikes") == [b"1", b"1"]
 
         assert (await hands.renew(claim))[1] == [run.id.encode()]
@@ -268,7 +223,7 @@ def test_a_lost_worker_leaves_what_is_known_of_it(fleet: Fleet, redis: Redis) ->
     async def work(hands: Hands) -> Claim:
         for _ in range(3):
             (claim,) = await hands.take()
-            await lose(hands, redis, claim)
+            await hands.lose(redis, claim)
         (claim,) = await hands.take()
         return claim
 
@@ -281,3 +236,95 @@ def test_a_lost_worker_leaves_what_is_known_of_it(fleet: Fleet, redis: Redis) ->
         "on node-7, had signal SIGSEGV, after it had used 3 MiB of memory at most): look at its log, then "
         f"`flowtilla retry {run.id}`"
     )
+
+
+def lines(*messages: str) -> list[LogLine]:
+    return [LogLine("", "echo", None, 1, 0.0, "here", "stdout", "INFO", message) for message in messages]
+
+
+def logged(run: flowtilla.Run) -> list[str]:
+    return [line.message for line in run.logs()]
+
+
+def test_a_write_whose_answer_was_lost_is_sent_again_and_logs_no_line_twice(fleet: Fleet, redis: Redis) -> None:
+    """Alone, or before another that was not answered either; a next attempt whose log could not be read writes on."""
+    run = fleet.submit({"name": "echo"})
+
+    async def work(hands: Hands) -> None:
+        (claim,) = await hands.take()
+        for first, said in ((1, "ab"), (3, "c"), (1, "ab"), (3, "c"), (4, "d")):
+            await hands.attempt(claim).write(Notes(lines=lines(*said), first=first))
+        await hands.attempt(claim).release(Halt.HANDED_BACK)
+        (claim,) = await hands.take()
+        await hands.attempt(claim).write(Notes(lines=lines("e"), first=1))
+
+    with_hands(fleet, work)
+
+    assert logged(run) == list("abcde")
+
+
+def test_an_end_whose_answer_was_lost_is_sent_again(fleet: Fleet, redis: Redis) -> None:
+    """The attempt hears that it ended the run, though it is queued again and taken since; any other has lost it."""
+    run = fleet.submit({"name": "fails"})
+
+    async def work(hands: Hands) -> None:
+        (claim,) = await hands.take()
+        end = partial(hands.attempt(claim).end, RunState.FAILED, notes=Notes(lines=lines("a")), keep=60, started=0.0)
+        await end()
+        await end()
+        assert redis.xlen(f"rq:results:{run.id}") == 1
+        run.retry()
+        (again,) = await hands.take()
+        await end()
+        assert run.state == "running"
+        with pytest.raises(LeaseLost):
+            await hands.attempt(replace(again, token="2-other-1")).end(
+                RunState.FAILED, notes=Notes(), keep=60, started=0.0
+            )
+
+    with_hands(fleet, work)
+
+    assert logged(run) == ["a"]
+    assert redis.zcard("rq:failed:default") == 0
+
+
+@pytest.mark.parametrize("top", ["18446744073709551615-18446744073709551615", "99-1"])
+@pytest.mark.parametrize("stream", ["flowtilla:run:{}:log", "rq:results:{}"])
+def test_an_entry_that_nothing_can_follow_keeps_no_run_from_ending(
+    fleet: Fleet, redis: Redis, stream: str, top: str
+) -> None:
+    """Somebody else wrote it into the run's log, or among its results; the result is there all the same."""
+    run = fleet.submit({"name": "echo"})
+
+    async def work(hands: Hands) -> None:
+        (claim,) = await hands.take()
+        redis.xadd(stream.format(run.id), {"line": "x"}, id=top)
+        end = partial(hands.attempt(claim).end, notes=Notes(lines=lines("a")), keep=60, started=0.0, result=[5])
+        await end(RunState.FINISHED)
+
+    with_hands(fleet, work)
+
+    assert run.result(timeout=5) == [5]
+
+
+def test_a_log_of_any_size_is_read_as_far_as_workers_write_one(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest lines; what somebody else put there, and is larger than all of them may be, is left out."""
+    run = fleet.submit({"name": "echo"})
+    key = f"flowtilla:run:{run.id}:log"
+    monkeypatch.setattr("flowtilla_worker.attempt._LOG_BYTES", 1_000_000)
+    with redis.pipeline() as pipe:
+        for number in range(1, 30_001):
+            pipe.xadd(key, {"line": "x" * 2_000_000 if number == 29_995 else "line"}, id=f"1-{number}")
+        pipe.execute()
+
+    async def work(hands: Hands) -> list[tuple[int, str]]:
+        (claim,) = await hands.take()
+        return await hands.attempt(claim).earlier_lines(after=5)
+
+    found = with_hands(fleet, work)
+
+    assert LOG_LINES <= len(found) < 1.2 * LOG_LINES
+    assert [number for number, _ in found[-7:]] == [29_993, 29_994, *range(29_996, 30_001)]
+    assert {line for _, line in found} == {"line"}

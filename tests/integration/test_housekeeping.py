@@ -3,9 +3,11 @@
 import time
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from fleet import Fleet, until
+from flowtilla.settings import WorkerSettings
 from house import housekeep
 
 
@@ -70,20 +72,32 @@ def test_expired_leases_are_queued_again_in_order_before_what_waits(fleet: Fleet
     assert [redis.hget(f"rq:job:{run.id}", "losses") for run in runs] == [b"1", b"1", None, None]
 
 
-def test_after_an_outage_the_living_have_a_lease_to_renew(fleet: Fleet, redis: Redis) -> None:
-    """When nobody could look for a while nobody could renew either: what expired meanwhile is not taken yet."""
+@pytest.mark.parametrize(
+    ("lease", "heartbeat", "since", "patient"),
+    [(10, 3, 6, True), (10, 3, 3, False), (60, 3, 6, True), (5, 2.5, 3, True), (5, 2.5, 1, False), (1, 0.5, 1, False)],
+)
+def test_after_an_outage_the_living_have_a_lease_to_renew(
+    fleet: Fleet, redis: Redis, lease: float, heartbeat: float, since: float, patient: bool
+) -> None:
+    """When nobody could look for a while nobody could renew either: what expired meanwhile is not taken yet.
+
+    Before a lease can have run out that was renewed in time that is known; a look that came late says nothing.
+    """
     run = fleet.submit({"name": "echo"})
     redis.delete("rq:queue:default")
     redis.hset(f"rq:job:{run.id}", mapping={"status": "started", "token": "1-x", "attempt": 1})
     redis.zadd("flowtilla:leases", {run.id: 1000})
+    worker = WorkerSettings(lease=lease, heartbeat=heartbeat)
+    services = fleet.settings.services.model_copy(update={"worker": worker})
+    settings = fleet.settings.model_copy(update={"services": services})
     now = round(time.time() * 1000)
-    redis.hset("flowtilla:looked", "at", now - 6000)
+    redis.hset("flowtilla:looked", "at", round(now - since * 1000))
 
-    housekeep(fleet.settings, "look")
-    assert redis.llen("rq:queue:default") == 0
+    housekeep(settings, "look")
+    assert redis.llen("rq:queue:default") == (0 if patient else 1)
     patient_until = int(redis.hget("flowtilla:looked", "patient_until") or 0)
-    assert now < patient_until <= time.time() * 1000 + fleet.settings.services.worker.lease * 1000
+    assert (now < patient_until <= (time.time() + lease) * 1000) is patient
 
     redis.hset("flowtilla:looked", "patient_until", 0)
-    housekeep(fleet.settings, "look")
+    housekeep(settings, "look")
     assert redis.lrange("rq:queue:default", 0, -1) == [run.id.encode()]

@@ -82,7 +82,7 @@ def test_a_connection_that_is_cut_silently_is_made_anew(redis: Redis, monkeypatc
             connection = Connections(settings).asyncio()
             writer = Writer(connection)
             listening = asyncio.create_task(
-                Claims(writer, "w", ["default"], 10).listen(connection, lambda: woken.append(1), commands.append)
+                Claims(writer, "w", ["default"], 10, {}).listen(connection, lambda: woken.append(1), commands.append)
             )
             await soon(lambda: redis.pubsub_numsub("rq:pubsub:w")[0][1] == 1 and woken)
             # Quiet for long, it asks now and then, and goes on listening on the same connection.

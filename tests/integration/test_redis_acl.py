@@ -14,8 +14,9 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from fleet import Fleet, until
-from flowtilla import AsyncClient, keys
-from flowtilla.errors import QueueUnavailable, RunFailed
+from flowtilla import AsyncClient, Client, keys
+from flowtilla.errors import QueueFull, QueueUnavailable, RunFailed
+from flowtilla.settings import LimitsSettings
 from flowtilla.submission import prepare
 from flowtilla_worker.dev.dashboard import Dashboard
 from valkeys import Valkey
@@ -234,6 +235,19 @@ def test_a_producer_is_told_what_it_may_not(
         forbidden(producer.client, run)
 
 
+def test_a_producer_heeds_how_many_may_wait(queue: Valkey, fleet: Fleet, producer: Fleet) -> None:
+    """It counts what waits, of others too, and is refused nothing that it needs for that."""
+    fleet.submit({"name": "echo"}, namespace="other")
+    limits = {"queues": {"default": {"max_queued": 2}}, "namespaces": {"default": {"max_queued": 5}}}
+    settings = producer.settings.model_copy(update={"limits": LimitsSettings.model_validate(limits)})
+    with Client(settings=settings) as limited:
+        limited.submit(producer.workflow({"name": "echo"}))
+
+        with pytest.raises(QueueFull, match="queue 'default' has 2 runs waiting"):
+            limited.submit(producer.workflow({"name": "echo"}))
+    assert _refused(queue, "producer") == []
+
+
 @pytest.mark.parametrize("key", [*THEIRS, *ALL, "rq:queue:default", "rq:scheduled:default", "anything"])
 def test_a_producer_reads_no_key_of_others(connection: Redis, key: str) -> None:
     """By no command that reads, whatever is there; nor by a script of its own."""
@@ -246,7 +260,8 @@ def test_a_producer_reads_no_key_of_others(connection: Redis, key: str) -> None:
         ["ZSCORE", key, "x"],
         ["COPY", key, "rq:queue:x"],
     ]
-    for command in commands:
+    # How long a queue is, whoever heeds `max_queued` must know.
+    for command in [command for command in commands if command != ["LLEN", "rq:queue:default"]]:
         with pytest.raises(NoPermissionError):
             connection.execute_command(*command)
         with pytest.raises(ResponseError, match="ACL failure"):
@@ -310,7 +325,7 @@ def test_a_producer_cannot_run_in_the_name_of_another_namespace(queue: Valkey, f
     """A message may say anything; a worker runs it only if the run's id, which Redis guards, says the same."""
     fleet.start("w")
     where = {"folder": str(fleet.folder)}
-    args = prepare(fleet.settings, fleet.workflow({"name": "mark"}), where, namespace="other").args[4:]
+    args = prepare(fleet.settings, fleet.workflow({"name": "mark"}), where, namespace="other").args[6:]
     connection.hset(keys.job("default--evil"), mapping=dict(zip(args[::2], args[1::2], strict=True)))
     connection.rpush("rq:queue:default", "default--evil")
     with pytest.raises(RunFailed, match="is of namespace 'other', and its id of 'default'"):

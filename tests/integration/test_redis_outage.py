@@ -1,14 +1,21 @@
 """Redis goes away, for a moment or for longer than a lease, with the default lease and heartbeat: nothing is lost."""
 
+import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import flowtilla
 from fleet import Fleet, until
+from flowtilla import steps
+from flowtilla.cli.watch import watch
 from flowtilla.errors import QueueUnavailable
-from flowtilla.settings import WorkerSettings
+from flowtilla.settings import Settings, WorkerSettings
 from valkeys import Valkey
 
 DEFAULT = WorkerSettings()
@@ -85,3 +92,83 @@ def test_an_outage_longer_than_the_lease_costs_no_attempt(queue: Valkey, tmp_pat
         for name in ("one", "two"):
             assert "its lease expired" not in fleet.said(name)
         assert fleet.submit({"name": "echo"}, input={"x": 1}).result(timeout=30) == 1
+
+
+async def _awaited(settings: Settings, run_id: str) -> list[Any]:
+    async with flowtilla.AsyncClient(settings=settings) as client:
+        run = await client.get(run_id)
+        return [await run.result(timeout=60), [line.message async for line in run.logs(follow=True)]]
+
+
+def _followed(run: flowtilla.Run) -> list[str]:
+    return [line.message for line in run.logs(follow=True)]
+
+
+def _reading(queue: Valkey) -> int:
+    """Returns how many clients wait for what comes."""
+    return sum(client["cmd"] == "xread" for client in queue.client.client_list())
+
+
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+def test_who_waits_for_a_run_waits_through_an_outage(queue: Valkey, tmp_path: Path, how: str) -> None:
+    """Blocking or with asyncio, for the result or for lines; whoever submits hears of it."""
+    with Fleet(queue.url, tmp_path) as fleet, ThreadPoolExecutor() as threads:
+        _start(fleet, "w")
+        run = fleet.submit({"name": "gate"})
+        fleet.begun()
+        waiting = [
+            threads.submit(partial(run.result, timeout=60)),
+            threads.submit(partial(_followed, run)),
+            threads.submit(lambda: asyncio.run(_awaited(fleet.settings, run.id))),
+            threads.submit(partial(watch, run, progress=False, follow=False, timeout=60)),
+        ]
+        until(lambda: _reading(queue) == len(waiting))
+        with getattr(queue, how)():
+            began = time.monotonic()
+            with pytest.raises(QueueUnavailable):
+                fleet.submit({"name": "nothing"})
+            # Longer than a silent server is listened to.
+            until(lambda: time.monotonic() > began + (7 if how == "frozen" else 2))
+            assert not any(one.done() for one in waiting)
+            fleet.open_gate()
+        result, lines = str(tmp_path), ["attempt 1 waits at the gate"]
+        assert [one.result(timeout=30) for one in waiting[:3]] == [result, lines, [result, lines]]
+        assert waiting[3].result(timeout=30).state == "finished"
+
+
+def test_who_waits_for_a_run_does_not_wait_for_ever_for_redis(queue: Valkey, tmp_path: Path) -> None:
+    """Not longer than it said; nor while Redis is there and lets it in no more."""
+    with Fleet(queue.url, tmp_path) as fleet:
+        run = fleet.submit({"name": "nothing"})
+        with queue.stopped():
+            began = time.monotonic()
+            with pytest.raises(QueueUnavailable):
+                run.result(timeout=2)
+            assert 2 <= time.monotonic() - began < 5
+        assert run.state == "queued"
+        queue.client.config_set("requirepass", "other")
+        try:
+            began = time.monotonic()
+            queue.client.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(QueueUnavailable, match=r"correct redis\.url"):
+                run.result(timeout=60)
+            assert time.monotonic() - began < 5
+        finally:
+            queue.client.config_set("requirepass", "")
+
+
+def test_an_outage_that_lasts_is_told_to_who_waits_without_end(
+    queue: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a minute, of which this test waits a second."""
+    monkeypatch.setattr(steps, "OUTAGE", 1.0)
+    with Fleet(queue.url, tmp_path) as fleet, ThreadPoolExecutor() as threads:
+        run = fleet.submit({"name": "nothing"})
+        waits = [run.wait, partial(_followed, run), lambda: asyncio.run(_awaited(fleet.settings, run.id))]
+        waits.append(partial(watch, run, progress=False, follow=False, timeout=None))
+        waiting = [threads.submit(wait) for wait in waits]
+        until(lambda: _reading(queue) == len(waiting))
+        with queue.stopped():
+            for one in waiting:
+                with pytest.raises(QueueUnavailable):
+                    one.result(timeout=10)

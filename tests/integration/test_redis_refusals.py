@@ -209,6 +209,24 @@ def test_full_memory_stops_what_is_new_and_nothing_else(queue: Valkey, fleet: Fl
     assert [(one.result(timeout=30), one.record.attempt) for one in waiting] == [(1, 1), (1, 1)]
 
 
+def test_full_memory_keeps_nobody_from_sweeping(queue: Valkey, fleet: Fleet) -> None:
+    """Which frees some: of runs that are over, files and entries go."""
+    fleet.start("w")
+    large = {"name": "large", "depends_on": ["stores"]}
+    run = fleet.submit({"name": "stores"}, large, input={"x": 1}, retention="1s")
+    assert run.wait(timeout=30) == "finished"
+    folders = [fleet.folder / "storage" / area / "default" for area in ("results", "logs")]
+    queue.client.config_set("maxmemory", 1)
+    try:
+        # One that came just before would keep the next waiting.
+        queue.client.delete(keys.SWEPT)
+        until(lambda: queue.client.zcard(keys.ENDED) == 0)
+    finally:
+        queue.client.config_set("maxmemory", 0)
+    assert [file for folder in folders for file in folder.rglob("*") if file.is_file()] == []
+    assert "its memory is full" not in fleet.said("w")
+
+
 def test_scripts_may_be_forgotten_at_any_moment(queue: Valkey, fleet: Fleet) -> None:
     """A run of many stages ends in its first attempt, and is renewed, while somebody flushes them all the time."""
     fleet.start("w")

@@ -133,6 +133,15 @@ def stubborn(folder: str) -> str:
 
 
 @flowtilla.stage
+def open_and_close(folder: str) -> None:
+    """Writes into the file `opened` of a folder when it begins and when it ends, a moment later."""
+    with Path(folder, "opened").open("a", buffering=1) as file:
+        print("open", file=file)
+        time.sleep(0.05)
+        print("close", file=file)
+
+
+@flowtilla.stage
 def seizes(folder: str) -> None:
     """Once the test opens the gate, lets nothing else of its process run for a minute."""
     gate(folder)

@@ -1,13 +1,19 @@
 """Which functions a worker may run."""
 
+import asyncio
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from flowtilla.errors import ConfigurationError, TargetError, TargetNotAllowed
+from flowtilla.targets import load
+from flowtilla.workflow import Workflow
+from flowtilla_worker.plan import catalog
 from flowtilla_worker.plan.catalog import Catalog
+from flowtilla_worker.plan.plan import Planner
 
 SOURCE = """
 from os import system
@@ -31,17 +37,16 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_marked_functions_of_listed_modules_may_run(module: str) -> None:
     """And only those: an unmarked one of the same module may not."""
-    catalog = Catalog(modules=[module])
-    catalog.load_modules()
-    assert catalog.function("catalogued.marked")() == "marked"
+    allowed = Catalog(modules=[module])
+    allowed.load_modules()
+    assert allowed.function("catalogued.marked")() == "marked"
     with pytest.raises(TargetNotAllowed, match=r"services\.worker\.modules.*services\.worker\.allowed_targets"):
-        catalog.function("catalogued.plain")
+        allowed.function("catalogued.plain")
 
 
 def test_patterns_allow_further_targets(module: str) -> None:
     """Any function whose path matches, marked or not."""
-    catalog = Catalog(allowed_targets=["catalogued.*"])
-    assert catalog.function("catalogued.plain")() == "plain"
+    assert Catalog(allowed_targets=["catalogued.*"]).function("catalogued.plain")() == "plain"
 
 
 def test_nothing_is_imported_for_a_target_that_is_not_allowed(module: str) -> None:
@@ -78,3 +83,20 @@ def test_a_module_that_cannot_be_imported_is_found_at_start() -> None:
     """Not by the first run that needs it."""
     with pytest.raises(ConfigurationError, match=r"services\.worker\.modules: 'not_there' cannot be imported"):
         Catalog(modules=["not_there"]).load_modules()
+
+
+def test_an_import_that_does_not_end_fails_what_needs_it(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a sentence, in bounded time; once it has ended after all, what needs it is served."""
+    monkeypatch.setattr("flowtilla_worker.plan.plan._IMPORT", 0.2)
+    ended = threading.Event()
+    monkeypatch.setattr(catalog, "load", lambda target: (ended.wait(30), load(target))[1])
+    planner = Planner(Catalog(allowed_targets=["catalogued.*"]))
+    workflow = Workflow("w", [{"name": "a", "target": "catalogued.plain"}])
+    try:
+        with pytest.raises(TargetError, match=r"catalogued\.plain .* not imported within 0\.2 s"):
+            asyncio.run(planner.load(workflow))
+    finally:
+        ended.set()
+    monkeypatch.setattr("flowtilla_worker.plan.plan._IMPORT", 30)
+    asyncio.run(planner.load(workflow))
+    assert planner.plan(workflow).stages["a"].function() == "plain"

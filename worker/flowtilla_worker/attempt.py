@@ -27,6 +27,10 @@ from flowtilla_worker.writer import Writer
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
 LOG_LINES = 10_000
 
+#: What of it another attempt reads at most, in lines, some more than are kept for Redis removes them in blocks, and in
+#: bytes: who can write to Redis may have put anything there.
+_LOG_READ, _LOG_BYTES = LOG_LINES + 1_000, 64 * 1024**2
+
 #: Seconds after a write for which nobody else can have the run.
 _SURE = 1.0
 
@@ -237,9 +241,9 @@ class Attempt:
 
     async def earlier_lines(self, after: int) -> list[tuple[int, str]]:
         """Returns the lines, number and JSON, that earlier attempts left in Redis behind a line of that number."""
-        entries = await self._writer.call(LINES, (keys.log(self.claim.run_id),), ())
-        # A script's reply is not parsed: each entry is its id and its fields, `line` and `n`.
-        found = [(int(fields[3]), fields[1].decode()) for _, fields in entries]
+        entries = await self._writer.call(LINES, (keys.log(self.claim.run_id),), (_LOG_READ, _LOG_BYTES))
+        # A script's reply is not parsed: each entry is its id, attempt and number, and its fields, of which it has one.
+        found = [(int(name.partition(b"-")[2]), fields[1].decode()) for name, fields in reversed(entries)]
         return [(number, line) for number, line in found if number > after]
 
     async def release(self, why: Halt) -> bool:
@@ -254,8 +258,8 @@ class Attempt:
         run_id, queue = self.claim.run_id, self.claim.queue
         released = await self._writer.call(
             RELEASE,
-            (keys.job(run_id), keys.LEASES, keys.registry("wip", queue), keys.queue(queue), keys.QUEUES),
-            (self.claim.token, run_id, keys.wake(queue), why.value),
+            (keys.job(run_id), keys.LEASES, keys.registry("wip", queue)),
+            (self.claim.token, run_id, queue, why.value),
         )
         return bool(released)
 

@@ -1,8 +1,9 @@
 """Takes runs off their queues, and hears of new ones."""
 
 import asyncio
+import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,10 +32,14 @@ class Claims:
         worker: the worker's name.
         queues: the queues, the most urgent first.
         lease: seconds until a run that is not renewed may be claimed again.
+        weights: how often namespaces are served beside others, 1 for those that are not named.
     """
 
-    def __init__(self, writer: Writer, worker: str, queues: Sequence[str], lease: float) -> None:
+    def __init__(
+        self, writer: Writer, worker: str, queues: Sequence[str], lease: float, weights: Mapping[str, float]
+    ) -> None:
         self._writer = writer
+        self._weights = json.dumps(weights)
         #: What the worker is told at the moment, as of its last claim.
         self.told: Order | None = None
         whose = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.claim(worker), keys.order(worker))
@@ -72,6 +77,7 @@ class Claims:
                 keys.RUN,
                 keys.results(""),
                 keys.registry("failed", ""),
+                self._weights,
                 *FIELDS,
             ),
             patient=False,

@@ -63,7 +63,7 @@ class Housekeeping:
         await self._sweep.once()
 
     async def _reap(self) -> Sequence[bytes]:
-        prefixes = (keys.job(""), keys.registry("wip", ""), keys.queue(""), keys.wake(""), keys.worker(""))
+        prefixes = (keys.job(""), keys.registry("wip", ""), keys.worker(""))
         lease = round(self._own.lease * 1000)
         # Not patient, here and below: what Redis refuses now is looked at again soon, and must hold up no run's writes.
         reaped: Sequence[bytes] = await self._writer.call(
@@ -73,9 +73,9 @@ class Housekeeping:
 
     async def _promote(self, queue: str) -> None:
         now = time.time()
-        names = (keys.registry("scheduled", queue), keys.queue(queue), keys.QUEUES)
         stamp = utcformat(datetime.fromtimestamp(now, UTC))
-        await self._writer.call(PROMOTE, names, (now, keys.job(""), keys.wake(queue), stamp), patient=False)
+        scheduled = keys.registry("scheduled", queue)
+        await self._writer.call(PROMOTE, (scheduled,), (queue, now, keys.job(""), stamp), patient=False)
 
     async def _sweep_in_turn(self) -> None:
         # Not at once: a worker that came for one run leaves it to the others.

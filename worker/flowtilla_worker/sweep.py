@@ -6,14 +6,14 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from flowtilla import keys
 from flowtilla.errors import InvalidName
 from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
-from flowtilla_worker.scripts import ADOPT, TIDY
+from flowtilla_worker.scripts import ADOPT, LET_IN, LINE_UP, TIDY
 from flowtilla_worker.trouble import tried
 from flowtilla_worker.writer import Writer
 
@@ -33,7 +33,7 @@ _LATER = 3600
 _AREAS = ("results", "logs", "checkpoints")
 
 #: Job statuses of a run that somebody queued again after it had ended.
-_ALIVE = (b"queued", b"started", b"scheduled", b"deferred")
+_ALIVE = (b"queued", b"rate_limited", b"started", b"scheduled", b"deferred")
 
 
 class Sweep:
@@ -63,23 +63,35 @@ class Sweep:
         Raises:
             redis.exceptions.ConnectionError: Redis is away.
         """
-        for queue in [*self._own.queues, *await self._other_queues()]:
+        for queue, lines in (await self._lines()).items():
             await tried(self._tidy(queue), f"cleaning RQ's registries of queue {queue}")
+            await tried(self._line_up(queue, lines), f"looking through the lines of queue {queue}")
             for kind in ("wip", "canceled"):
                 await tried(self._adopt(keys.registry(kind, queue)), f"looking through the {kind} runs of {queue}")
         for name in await tried(self._redis.srandmember(keys.NAMESPACES, _AT_ONCE), "reading the namespaces") or ():
             namespace = name.decode(errors="replace")
             await tried(self._adopt(keys.runs(namespace), namespace), f"looking through the runs of {namespace}")
+        for key in await tried(self._redis.srandmember(keys.LIMITED, _AT_ONCE), "reading the limits") or ():
+            await tried(self._let_in(key.decode(errors="replace")), f"looking through the limit {key!r:.200}")
         await tried(self._purge_ended(), "removing the files of ended runs")
 
-    async def _other_queues(self) -> list[str]:
-        """Returns queues that this worker does not serve."""
-        found = await tried(self._redis.srandmember(keys.QUEUES, _AT_ONCE), "reading the queues") or ()
-        names = []
-        for key in found:
+    async def _lines(self) -> dict[str, list[str]]:
+        """Returns the namespaces that have a line of their own in each queue, those that this worker serves first."""
+        lines: dict[str, list[str]] = {queue: [] for queue in self._own.queues}
+        for key in await tried(self._redis.srandmember(keys.QUEUES, _AT_ONCE), "reading the queues") or ():
             with suppress(InvalidName):
-                names.append(keys.queue_name(key.decode(errors="replace")))
-        return [name for name in names if name not in self._own.queues]
+                queue, namespace = keys.line_name(key.decode(errors="replace"))
+                lines.setdefault(queue, []).extend([namespace] if namespace else [])
+        return lines
+
+    async def _line_up(self, queue: str, namespaces: list[str]) -> None:
+        """Lets every line take turns, and forgets runs that do not wait for a limit any more."""
+        names = (keys.held(queue), keys.arrived(queue))
+        await self._writer.call(LINE_UP, names, (queue, _AT_ONCE, *namespaces), patient=False)
+
+    async def _let_in(self, limit: str) -> None:
+        """Takes back the places that no run has any more."""
+        await self._writer.call(LET_IN, (f"{keys.limit(limit)}:allowed",), (limit,), patient=False)
 
     async def _tidy(self, queue: str) -> None:
         """Does for a queue what RQ's maintenance does, as far as flowtilla uses its registries."""
@@ -119,7 +131,9 @@ class Sweep:
 
     async def _purge(self, member: bytes) -> None:
         namespace, _, run_id = member.decode(errors="replace").partition("/")
-        await self._redis.zadd(keys.ENDED, {member: time.time() + _LATER}, xx=True)
+        # When memory is full it stays where it is, and what it frees is worth a try.
+        with suppress(OutOfMemoryError):
+            await self._redis.zadd(keys.ENDED, {member: time.time() + _LATER}, xx=True)
         status = None
         with suppress(ResponseError):
             status = await self._redis.hget(keys.job(run_id), "status")

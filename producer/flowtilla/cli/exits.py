@@ -14,7 +14,7 @@ FAILED = 1
 BAD_INPUT = 2
 #: No such run, artifact, object, worker or queue.
 NOT_FOUND = 3
-#: Redis or the storage cannot be reached, or refuses.
+#: Redis or the storage cannot be reached, or refuses, or as many runs wait as may.
 UNAVAILABLE = 4
 #: The run had not ended when the wait was over.
 TIMED_OUT = 5
@@ -27,7 +27,7 @@ _CODES: list[tuple[tuple[type[errors.FlowtillaError], ...], int]] = [
     ((errors.WorkerNotFound, errors.QueueNotFound), NOT_FOUND),
     ((errors.RunNotFinished,), TIMED_OUT),
     ((errors.RunFailed, errors.RunCancelled), FAILED),
-    ((errors.QueueUnavailable, errors.StorageError), UNAVAILABLE),
+    ((errors.QueueUnavailable, errors.QueueFull, errors.StorageError), UNAVAILABLE),
     ((errors.ConfigurationError, errors.WorkflowError, errors.MessageError, errors.RunError), BAD_INPUT),
 ]
 

@@ -24,6 +24,7 @@ def print_record(record: "RunRecord") -> None:
     rows = {
         "run": record.id,
         "state": f"{record.state}, {done}/{total} stages",
+        "waits for": record.waits_for and f"its turn: as many of {record.waits_for} run as may at once",
         "workflow": record.workflow,
         "namespace": record.namespace,
         "queue": record.queue,
@@ -60,10 +61,11 @@ def describe(error: "ErrorRecord") -> str:
     return f"{where}: {said}\n{error.traceback}".rstrip()
 
 
-def summary(error: "ErrorRecord | None") -> str:
-    """Returns where a run failed and how, in one line."""
+def summary(record: "RunRecord") -> str:
+    """Returns where a run failed and how, or what it waits for, in one line."""
+    error = record.error
     if error is None:
-        return ""
+        return f"waits for {record.waits_for}" if record.waits_for else ""
     where = f"{error.stage}: " if error.stage else ""
     said = f"{where}{error.error.rpartition('.')[2]}: {error.message}".splitlines()[0]
     return said if len(said) <= _SUMMARY else f"{said[: _SUMMARY - 1]}…"

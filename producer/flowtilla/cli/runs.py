@@ -43,7 +43,7 @@ def runs(
         ]
         for record in records
     ]
-    if any(record.error for record in records):
+    if any(reasons := [summary(record) for record in records]):
         columns.append("WHY")
-        rows = [[*row, summary(record.error)] for row, record in zip(rows, records, strict=True)]
+        rows = [[*row, reason] for row, reason in zip(rows, reasons, strict=True)]
     print_table(columns, rows)

@@ -50,6 +50,10 @@ def submit(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="What stages read in context().config. Or @FILE."),
     ] = None,
+    concurrency: Annotated[
+        list[str] | None,
+        typer.Option("--concurrency", metavar="KEY=N", help="At most N runs of this key at once; repeatable."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until it has ended; print the result.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it has ended.")] = False,
     wait_timeout: Annotated[str | None, typer.Option(help='How long to wait at most, such as "10m".')] = None,
@@ -75,6 +79,7 @@ def submit(
             at_front=at_front,
             tags=tag or [],
             config=mapping_of(set or [], "--set"),
+            concurrency=mapping_of(concurrency or [], "--concurrency"),
         )
         if wait or follow:
             raise typer.Exit(_watched(run, wait, follow, limit, json))

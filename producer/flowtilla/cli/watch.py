@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from flowtilla import steps
 from flowtilla.cli.output import console, note
 from flowtilla.cli.progress import Progress, progress_on
 from flowtilla.errors import FlowtillaError, QueueUnavailable, RunNotFinished
@@ -56,17 +57,28 @@ def watch(run: "Run", progress: bool, follow: bool, timeout: float | None) -> "R
 def _until_ended(run: "Run", shown: Progress, timeout: float | None) -> "RunRecord":
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
-        record = run.record
+        record = _read(run, deadline)
         shown.show(record)
         if record.state.ended:
             return record
         left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
         if left <= 0:
             raise RunNotFinished(f"run {run.id} has not ended in {timeout:g} s: it is {record.state}", run_id=run.id)
-        try:
+        # That Redis is away reading says, or bears.
+        with suppress(RunNotFinished, QueueUnavailable):
             run.wait(left)
-        except RunNotFinished:
-            continue
+
+
+def _read(run: "Run", deadline: float | None) -> "RunRecord":
+    """Reads a run, and bears an outage of Redis as who waits for the run does."""
+    over = time.monotonic() + steps.OUTAGE
+    while True:
+        try:
+            return run.record
+        except QueueUnavailable:
+            if time.monotonic() >= min(over, deadline or over):
+                raise
+            time.sleep(_POLL)
 
 
 def _print_log(run: "Run", screen: "Console") -> None:

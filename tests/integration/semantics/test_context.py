@@ -1,8 +1,11 @@
 """What stages learn of where they run, and what they leave: logs, artifacts, objects."""
 
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 import flowtilla
 from flowtilla import Run
@@ -50,6 +53,67 @@ def test_the_context_says_where_a_stage_runs(run: Callable[..., Run], executor: 
             "run_id": ended.id,
         }
     ]
+
+
+def seconds_left(_: Any = None) -> float | None:
+    deadline = flowtilla.context().deadline
+    return None if deadline is None else deadline - time.time()
+
+
+@pytest.mark.parametrize(
+    ("limits", "timeout", "nearest"),
+    [
+        ({}, None, None),
+        ({"timeout": 80}, None, 80),
+        ({"timeout": 800, "stage_timeout": 80}, 900, 80),
+        ({"timeout": 80, "stage_timeout": 800}, 900, 80),
+        ({"timeout": 900, "stage_timeout": 800}, 80, 80),
+        ({}, 80, 80),
+    ],
+)
+def test_the_deadline_is_when_the_first_limit_is_reached(
+    run: Callable[..., Run], limits: dict[str, Any], timeout: float | None, nearest: float | None
+) -> None:
+    """Of item, stage and run; of a root, of what follows it and of an item."""
+    stages = [
+        stage("a", seconds_left, **limits),
+        stage("b", seconds_left, "a", **limits),
+        mapped("m", seconds_left, map_on="x", **limits),
+    ]
+    found = run(stages, {"x": [1]}, timeout=timeout).result()
+    for left in (found["b"], *found["m"]):
+        assert left is None if nearest is None else nearest - 60 < left <= nearest
+
+
+def begins_late() -> float:
+    time.sleep(0.5)
+    return time.time()
+
+
+def seconds_left_of(begun: float) -> float:
+    return (flowtilla.context().deadline or 0) - begun
+
+
+def test_the_deadline_of_a_stage_counts_from_when_it_could_begin(run: Callable[..., Run]) -> None:
+    """Also where stages are submitted before their parents have ended."""
+    left = run([stage("a", begins_late), stage("b", seconds_left_of, "a", stage_timeout=80)]).result()
+    assert 80 <= left < 100
+
+
+def fails_first(folder: str) -> list[float]:
+    file = pathlib.Path(folder, "deadlines")
+    with file.open("a") as opened:
+        opened.write(f"{flowtilla.context().deadline}\n")
+    deadlines = [float(line) for line in file.read_text().splitlines()]
+    if len(deadlines) < 3:
+        raise ConnectionError("once more")
+    return deadlines
+
+
+def test_all_tries_of_a_stage_have_one_deadline(run: Callable[..., Run], tmp_path: Any) -> None:
+    """That of the stage, where it is the first."""
+    limited = stage("a", fails_first, retries={"count": 2, "delay": 0.1}, timeout=100, stage_timeout=80)
+    assert len(set(run([limited], {"folder": str(tmp_path)}).result())) == 1
 
 
 def changes_context() -> int:

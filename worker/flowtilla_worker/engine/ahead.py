@@ -78,7 +78,10 @@ class Ahead:
     def _submit(self, name: str) -> None:
         planned = self._plan.stages[name]
         follows = {parent: self._running[parent] for parent in planned.parents if parent in self._running}
-        if planned.mapped or any(one not in follows and one not in self._values for one in planned.parents):
+        # One with a stage_timeout is to know when that is over, which nobody can say before it begins.
+        if planned.mapped or planned.options.stage_timeout is not None:
+            return
+        if any(one not in follows and one not in self._values for one in planned.parents):
             return
         values = [Value(follows[one]) if one in follows else self._values[one] for one in planned.stage.depends_on]
         parents = Parents()

@@ -48,6 +48,7 @@ class Caller:
         storage: where stages store artifacts.
         log: takes the lines that came with an outcome.
         abandon: takes what a try stored that is followed by another.
+        over: when the run's time is over, in seconds since the epoch; None when it has no limit.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Caller:
         storage: StorageSettings,
         log: Callable[[Sequence[LogLine]], None],
         abandon: Callable[[Sequence[dict[str, Any]]], Awaitable[None]],
+        over: float | None,
     ) -> None:
         self._executor = executor
         self._message = message
@@ -74,6 +76,7 @@ class Caller:
             _input=message.input,
             _config=message.config,
             _storage=storage,
+            _over=over,
         )
 
     def stage_call(self, planned: PlannedStage, values: Sequence[Value], parents: Parents) -> Call:
@@ -220,6 +223,15 @@ class Caller:
 def with_items(call: Call, items: Items) -> Call:
     """Returns the call as a mapped one."""
     return replace(call, items=items)
+
+
+def begun_now(call: Call, stage_timeout: float | None) -> Call:
+    """Returns the call of a stage whose time begins now, so that it can tell when that is over."""
+    if stage_timeout is None:
+        return call
+    over = time.time() + stage_timeout
+    whole = call.context._over
+    return replace(call, context=replace(call.context, _over=over if whole is None else min(over, whole)))
 
 
 def _first_item_failure(outcome: Outcome) -> Failure | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowtilla_executors import MISSING, Argument, Call, Failure, Items, Literal
-from flowtilla_worker.engine.calls import Caller, Ended, with_items
+from flowtilla_worker.engine.calls import Caller, Ended, begun_now, with_items
 from flowtilla_worker.engine.value import Chunk, Parents, Value
 from flowtilla_worker.plan.plan import PlannedStage
 
@@ -159,6 +159,7 @@ class StageMap:
         seconds = self._planned.options.stage_timeout
         if seconds is not None and limit.when() is None:
             limit.reschedule(asyncio.get_running_loop().time() + seconds)
+            self._call = begun_now(self._call, seconds)
 
     async def _spread(self, piece: Piece, stream: Stream, group: asyncio.TaskGroup) -> None:
         """Begins the items of a piece, chunk by chunk, as room comes free."""

@@ -141,15 +141,16 @@ class Runner:
             # Before all else: even reading the run's message or importing its targets may be what kills workers.
             if (why := poison(self.claim, self._earlier, self._run_log.recent)) is not None:
                 return await self._end(RunState.QUARANTINED, error=_refused(why))
-            message, plan = self._prepare(body)
+            message, plan = await self._prepare(body)
             over = self._over(message)
         except FlowtillaError as error:
             return await self._end(RunState.FAILED, error=_refused(error))
         keeper = Keeper(self._storage, message.namespace, self.claim.run_id)
-        caller = Caller(self._compute.executor, self.claim, message, self._storage, self._journal.log, keeper.discard)
+        log = self._journal.log
+        caller = Caller(self._compute.executor, self.claim, message, self._storage, log, keeper.discard, over)
         try:
             engine = await self._engine(plan, caller, keeper)
-            async with asyncio.timeout_at(over) as limit:
+            async with asyncio.timeout(None if over is None else over - time.time()) as limit:
                 await engine.run()
         except NotKept as error:
             return await self._end(RunState.FAILED, error=_outside(error.failure))
@@ -164,17 +165,17 @@ class Runner:
         return await self._finish(plan, engine, caller, keeper)
 
     def _over(self, message: Message) -> float | None:
-        """Returns when the run's time is over, on the event loop's clock; all its attempts count.
+        """Returns when the run's time is over, in seconds since the epoch; all its attempts count.
 
         Raises:
             StageTimeout: it is.
         """
         if message.timeout is None:
             return None
-        left = message.timeout - self.claim.elapsed - (time.time() - self._started)
-        if left <= 0:
+        over = self._started - self.claim.elapsed + message.timeout
+        if over <= time.time():
             raise _too_long(message)
-        return asyncio.get_running_loop().time() + left
+        return over
 
     def _genuine(self) -> bytes:
         """Returns the run's message, not yet read, if it is what a holder of a key submitted."""
@@ -183,7 +184,7 @@ class Runner:
         check_run(self._settings.signing, claim.signature, claim.run_id, claim.namespace, claim.queue, body)
         return body
 
-    def _prepare(self, body: bytes) -> tuple[Message, Plan]:
+    async def _prepare(self, body: bytes) -> tuple[Message, Plan]:
         message = parse(body)
         if message.namespace != self.claim.namespace:
             raise MessageError(
@@ -191,6 +192,7 @@ class Runner:
                 ": submit it again"
             )
         self._keep = message.retention
+        await self._planner.load(message.workflow)
         plan = self._planner.plan(message.workflow)
         plan.check_input(message.input)
         return message, plan

@@ -11,7 +11,7 @@ from flowtilla.record import ErrorRecord, StageRecord
 from flowtilla.states import StageState
 from flowtilla_executors import MISSING, Failure, Literal
 from flowtilla_worker.engine.ahead import Ahead
-from flowtilla_worker.engine.calls import Caller
+from flowtilla_worker.engine.calls import Caller, begun_now
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import Keeper, NotKept
 from flowtilla_worker.engine.mapping import Mapped, Piece, StageMap, Stream
@@ -126,6 +126,7 @@ class Engine:
         else:
             parents = Parents()
             call = self._caller.stage_call(planned, [self.values[one] for one in planned.stage.depends_on], parents)
+            call = begun_now(call, planned.options.stage_timeout)
             handles, begun = parents.handles, None
         follow = partial(self._ahead.follow, planned.name)
         try:

@@ -38,6 +38,10 @@ class Catalog:
                     "Is it installed, or on PYTHONPATH, where the worker runs?"
                 ) from error
 
+    def imports(self, target: str) -> bool:
+        """Returns whether what a target names is looked for in a module that may not be imported yet."""
+        return self._marked(target) is None and self._permits(target)
+
     def function(self, target: str) -> Callable[..., Any]:
         """Returns the function that a target names.
 

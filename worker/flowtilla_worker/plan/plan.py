@@ -1,6 +1,8 @@
 """A workflow made ready to run: each stage with its function, its options and how it takes its arguments."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,11 +10,17 @@ from typing import Any
 from flowtilla import graph
 from flowtilla.cache import Cache
 from flowtilla.decorator import options_of
-from flowtilla.errors import InvalidWorkflow
+from flowtilla.errors import InvalidWorkflow, TargetError
 from flowtilla.workflow import Resources, Retries, Stage, StageOptions, Workflow
 from flowtilla_worker.plan.binding import Binding, bind
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.plan.portable import portable
+
+#: Seconds that a run waits until the targets are imported that are new to its worker.
+_IMPORT = 300.0
+
+#: Imports one after another: what hangs then holds up nothing but other imports.
+_importer = ThreadPoolExecutor(1, "flowtilla-import")
 
 
 @dataclass(frozen=True)
@@ -137,8 +145,34 @@ class Planner:
     """
 
     def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._loaded: set[str] = set()
         self._plan = Cache(lambda wire: Plan.of(Workflow.model_validate_json(wire), catalog))
+
+    async def load(self, workflow: Workflow) -> None:
+        """Imports those targets of a workflow that are new here, on a thread: that may take long.
+
+        Raises:
+            TargetNotAllowed, TargetError: as `Plan.of` does; or it took too long.
+        """
+        targets = dict.fromkeys(stage.target for stage in workflow.stages)
+        new = [one for one in targets if one not in self._loaded and self._catalog.imports(one)]
+        if not new:
+            return
+        try:
+            async with asyncio.timeout(_IMPORT):
+                await asyncio.wrap_future(_importer.submit(self._load, new))
+        except TimeoutError as error:
+            raise TargetError(
+                f"{', '.join(new)} was not imported within {_IMPORT:g} s, or what another run imports on this worker: "
+                "let services.worker.modules list what takes long, or mend the module, and retry the run"
+            ) from error
 
     def plan(self, workflow: Workflow) -> Plan:
         """Returns the plan of a workflow; raises as `Plan.of` does."""
         return self._plan(workflow.wire_json)
+
+    def _load(self, targets: Sequence[str]) -> None:
+        for target in targets:
+            self._catalog.function(target)
+            self._loaded.add(target)

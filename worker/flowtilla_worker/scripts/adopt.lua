@@ -30,14 +30,20 @@ local function forget(id, member)
   end
 end
 
--- RQ's own cancel says it in the job's status, and nothing else.
-local function cancel(id, namespace, queue)
+-- RQ's own cancel says it in the job's status, and in the registry of the line where it waited.
+local function cancel(id, namespace, origin)
   if redis.call('ZSCORE', KEYS[1], id) then
     redis.call('HSET', JOB .. id, 'cancel', '1') -- who has it in hand hears of it with the next heartbeat
     return
   end
+  free(id)
   for _, key in ipairs({JOB .. id, RESULTS .. id, unpack(keys_of(id))}) do
     redis.call('EXPIRE', key, KEEP)
+  end
+  local queue = string.match(origin, '^[^@]*')
+  if queue ~= origin then
+    redis.call('ZREM', CANCELED .. origin, id)
+    redis.call('HSET', JOB .. id, 'origin', queue)
   end
   redis.call('ZADD', CANCELED .. queue, now + KEEP, id)
   redis.call('ZADD', KEYS[2], now + KEEP, namespace .. '/' .. id)
@@ -49,6 +55,18 @@ local function stay(id)
     for _, key in ipairs(keys_of(id)) do
       redis.call('PERSIST', key)
     end
+  end
+end
+
+-- Lets a run wait again for a place, or for a worker, where the key is lost that said so.
+local function wait(id, queue)
+  local limits = limits_of(id)
+  local key = redis.call('HGET', JOB .. id, 'waits_for') or limits[1] and limits[1][1]
+  if not key then
+    redis.call('HSET', JOB .. id, 'status', 'queued')
+    push(queue, id, true)
+  elseif not redis.call('ZSCORE', set_of(key, 'rate_limited'), id) then
+    hold(id, queue, key)
   end
 end
 
@@ -81,8 +99,11 @@ local function mend(member)
     adopt(id)
   elseif status == 'canceled' and redis.call('PTTL', job) == -1 then
     cancel(id, held[3] or '', held[4] or '')
-  elseif status == 'queued' or status == 'started' then
+  elseif status == 'queued' or status == 'rate_limited' or status == 'started' then
     stay(id)
+  end
+  if status == 'rate_limited' then
+    wait(id, held[4] or '')
   end
   if token ~= '' and not current(member, token, status, held[2]) then
     redis.call('ZREM', KEYS[3], member)

@@ -3,7 +3,7 @@
 --       order of priority, then the switch of each that suspends it
 -- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, 1 if the worker has nothing in hand,
 --       strikes that make a suspect: lost workers, lost clusters; prefixes: job, wip registry, queue, run, results,
---       failed registry; then the job's fields to return
+--       failed registry; weights of namespaces as JSON; then the job's fields to return
 -- Returns {'suspend', 'drain' or nothing, {id, token, attempt, values of those fields, stages, values, ms since the run
 -- first began}, ...}; the last three only after a first attempt.
 local QUEUES = (#KEYS - 5) / 2
@@ -13,7 +13,9 @@ local claimed = {told}
 local wanted, worker, nonce, lease, stamp = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local idle, STRIKES, CLUSTER_STRIKES = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
 local JOB, WIP, QUEUE, RUN, RESULTS, FAILED = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-local FIELDS = 15
+local WEIGHTS, FIELDS = cjson.decode(ARGV[15]), 16
+-- How many runs of a line a claim leaves where they are, because they are for an idle worker.
+local ASIDE = 16
 -- Seconds that a suspect waits for a worker to itself, that a claim may be asked for again, that a run is kept which is
 -- refused, and that an order is kept once its worker does not ask any more.
 local PATIENCE, AGAIN, KEEP, ORDERED = 5, 60, 7 * 86400, 86400
@@ -42,6 +44,7 @@ end
 local function note_damage(id, queue, found)
   redis.pcall('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = name(queue), id = id, found = found}))
   redis.pcall('LTRIM', KEYS[3], 0, 999)
+  redis.pcall('EXPIRE', KEYS[3], KEEP)
 end
 
 -- Ends a run that cannot be claimed because a key of its own is damaged. Each step by itself: any key may be bad.
@@ -59,6 +62,7 @@ local function refuse(id, queue, why)
   redis.pcall('HSET', JOB .. id, 'status', 'failed', 'ended_at', stamp, 'failure',
     cjson.encode({error = 'flowtilla.errors.MessageError', message = message}))
   redis.pcall('ZREM', KEYS[1], id)
+  pcall(free, id)
   redis.pcall('ZADD', FAILED .. name(queue), over, id)
   redis.pcall('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', '2', 'worker_name', worker)
   for _, key in ipairs({JOB .. id, RESULTS .. id, RUN .. id .. ':stages', RUN .. id .. ':values', RUN .. id .. ':log'}) do
@@ -91,7 +95,8 @@ local function afresh(job)
   end
 end
 
--- Returns 'aside' when the run is for an idle worker, 'alone' when it was claimed and nothing may be beside it.
+-- Returns 'aside' when the run is for an idle worker, 'alone' when it was claimed and nothing may be beside it, 'claimed',
+-- or nothing when it is not to be claimed now.
 local function claim(id, queue)
   local job = JOB .. id
   local kind = redis.call('TYPE', job)['ok']
@@ -110,6 +115,9 @@ local function claim(id, queue)
   if alone and not (idle and #claimed == 1) then
     return 'aside'
   end
+  if not admit(id, name(queue), limits_of(id)) then
+    return
+  end
   local attempt = redis.call('HINCRBY', job, 'attempt', 1)
   local token = attempt .. '-' .. nonce .. '-' .. #claimed
   redis.call('ZADD', KEYS[1], deadline, id)
@@ -120,7 +128,7 @@ local function claim(id, queue)
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
   redis.pcall('ZADD', WIP .. name(queue), '+inf', id .. ':' .. token)
   hand_over(id, token, attempt)
-  return alone and 'alone' or nil
+  return alone and 'alone' or 'claimed'
 end
 
 -- The answer to the same claim may have been lost on its way.
@@ -145,36 +153,92 @@ if leases ~= 'zset' and leases ~= 'none' then
   return redis.error_reply('ERR ' .. KEYS[1] .. ' is damaged: it is a ' .. leases .. '; delete it')
 end
 
-local function claim_from(queue)
-  local aside = {}
-  local kind = redis.call('TYPE', queue)['ok']
-  if kind == 'list' and #claimed == 1 then
-    -- Refused when memory is full, and then nothing has been taken.
+-- Takes what is first in a line and claims it; returns what became of it, and its id.
+local function claim_next(line, queue)
+  if redis.call('TYPE', line)['ok'] ~= 'list' then
+    return 'empty'
+  end
+  local id = redis.call('LPOP', line)
+  local done, what = pcall(claim, id, queue)
+  if done then
+    return what, id
+  end
+  local why = type(what) == 'table' and what.err or tostring(what)
+  if string.find(why, 'ACL failure', 1, true) then
+    -- Nor must what the worker's user may not do.
+    redis.call('LPUSH', line, id)
+    redis.pcall('ZREM', KEYS[1], id)
+    error(what, 0)
+  end
+  refuse(id, queue, why)
+end
+
+-- Lets a namespace take turns, of which the one of the lowest score is next: behind one of each that does already, or it
+-- would be served each time it comes back.
+local function enter(turns, namespace)
+  if not redis.call('ZSCORE', turns, namespace) then
+    local lowest = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2]
+    redis.call('ZADD', turns, (tonumber(lowest) or 0) + 1, namespace)
+  end
+end
+
+-- Lets those take turns that have come. Returns the key that says whose turn it is, or nothing when nobody waits.
+local function turns_of(queue)
+  local turns, arrived = KEY.turns .. name(queue), KEY.arrived .. name(queue)
+  local pushed = redis.call('TYPE', queue)['ok'] == 'list' -- RQ's own tools only push
+  if not pushed and redis.call('EXISTS', turns, arrived) == 0 then
+    return
+  end
+  if #claimed == 1 then
+    -- Before anything else is written: refused when memory is full, and then nothing has been taken.
     redis.call('SET', KEYS[4], '', 'EX', AGAIN)
   end
-  while kind == 'list' and #claimed <= wanted and #aside < 16 do
-    local id = redis.call('LPOP', queue)
-    if not id then
+  if redis.call('TYPE', turns)['ok'] ~= 'zset' then
+    redis.call('DEL', turns) -- somebody put something else there; the next sweep finds who waits
+  end
+  for _, namespace in ipairs(redis.pcall('SMEMBERS', arrived)) do
+    enter(turns, namespace)
+  end
+  redis.call('DEL', arrived)
+  if pushed then
+    enter(turns, 'default')
+  end
+  return turns
+end
+
+-- Claims from the lines of a queue, each in its turn. A namespace is served as often as its weight says.
+local function claim_from(queue)
+  local turns, asides, passed = turns_of(queue), {}, 0
+  while turns and #claimed <= wanted do
+    local namespace = redis.call('ZRANGE', turns, passed, passed)[1]
+    if not namespace then
       break
     end
-    local done, what = pcall(claim, id, queue)
-    if not done then
-      local why = type(what) == 'table' and what.err or tostring(what)
-      if string.find(why, 'ACL failure', 1, true) then
-        -- Nor must what the worker's user may not do.
-        redis.call('LPUSH', queue, id)
-        redis.pcall('ZREM', KEYS[1], id)
-        error(what, 0)
-      end
-      refuse(id, queue, why)
-    elseif what == 'aside' then
+    local line = line_of(name(queue), namespace)
+    local aside = asides[namespace] or {}
+    asides[namespace] = aside
+    local what, id = 'empty', nil
+    if #aside < ASIDE then
+      what, id = claim_next(line, queue)
+    end
+    if what == 'aside' then
       table.insert(aside, id)
-    elseif what == 'alone' then
-      wanted = 0
+    elseif what == 'empty' and #aside > 0 then
+      passed = passed + 1
+    elseif what == 'empty' then
+      redis.call('ZREM', turns, namespace)
+      if line ~= queue then
+        redis.pcall('SREM', KEY.queues, line)
+      end
+    elseif what then
+      redis.call('ZINCRBY', turns, 1 / (WEIGHTS[namespace] or WEIGHTS['*'] or 1), namespace)
+      wanted = what == 'alone' and 0 or wanted
     end
   end
-  for i = #aside, 1, -1 do
-    redis.call('LPUSH', queue, aside[i])
+  for namespace, aside in pairs(asides) do
+    for i = #aside, 1, -1 do
+      redis.call('LPUSH', line_of(name(queue), namespace), aside[i])
+    end
   end
 end
 

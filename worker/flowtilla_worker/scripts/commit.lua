@@ -11,8 +11,12 @@ local function is(i, kind)
   return found == kind or found == 'none'
 end
 
-if not is(1, 'hash') or redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+if not is(1, 'hash') then
   return 'lost'
+end
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
+  -- Who sends again how it ended the run, since the answer was lost, has lost nothing.
+  return redis.call('HGET', KEYS[1], 'ended_by') == ARGV[1] and 'ok' or 'lost'
 end
 -- First a write that needs no memory: those after it are then not refused when memory is full.
 redis.call('HDEL', KEYS[1], '')
@@ -38,7 +42,12 @@ write(KEYS[2], say.stages)
 write(KEYS[3], say.values)
 write(KEYS[1], say.job)
 for i, line in ipairs(say.lines) do
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], '*', 'line', line, 'n', string.format('%d', say.first + i - 1))
+  -- Named by attempt and number: a line that is sent again is there, and Redis takes none twice.
+  local id = string.format('%s-%d', string.match(ARGV[1], '^%d+'), say.first + i - 1)
+  local added = redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', ARGV[3], id, 'line', line)
+  if type(added) == 'table' and not string.find(added.err, '%WID%W') then
+    return added
+  end
 end
 local over = say['end']
 if not over then
@@ -50,8 +59,13 @@ for field, text in pairs(over.result) do
   table.insert(result, field)
   table.insert(result, text)
 end
-redis.call('XADD', KEYS[8], 'MAXLEN', 10, '*', unpack(result))
+if type(redis.pcall('XADD', KEYS[8], 'MAXLEN', 10, '*', unpack(result))) == 'table' then
+  -- Somebody gave it the last name that there is.
+  redis.call('DEL', KEYS[8])
+  redis.call('XADD', KEYS[8], '*', unpack(result))
+end
 redis.call('HDEL', KEYS[1], 'token', 'cancel', 'first_began')
+redis.call('HSET', KEYS[1], 'ended_by', ARGV[1])
 -- These belong to all runs: what is damaged there is left as it is.
 for i, change in pairs({
   [5] = {'ZREM', KEYS[5], ARGV[2]},
@@ -63,6 +77,7 @@ for i, change in pairs({
     redis.call(unpack(change))
   end
 end
+pcall(free, ARGV[2])
 if over.forget == '1' then
   redis.call('DEL', KEYS[3])
 end

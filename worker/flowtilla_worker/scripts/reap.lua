@@ -1,12 +1,13 @@
 -- Puts runs whose lease expired back to the front of their queues, the one that expired first foremost. Returns
 -- their ids.
 -- KEYS: leases, when somebody looked last
--- ARGV: how many at most, lease in ms, prefixes: job, wip registry, queue, wake channel, worker
+-- ARGV: how many at most, lease in ms, prefixes: job, wip registry, worker
 -- First a write that needs no memory: those after it are then not refused when memory is full.
 redis.call('ZREM', KEYS[1], '')
-local JOB, WIP, QUEUE, WAKE, WORKER = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
--- Milliseconds without a look by anybody after which Redis must have been away.
-local GAP = 5000
+local JOB, WIP, WORKER = ARGV[3], ARGV[4], ARGV[5]
+-- Milliseconds without a look by anybody after which Redis must have been away: each worker looks every second, and a
+-- lease that was renewed in time outlives half a lease without.
+local GAP = math.max(2000, math.min(5000, ARGV[2] / 2))
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -42,11 +43,10 @@ local function take(id)
   redis.pcall('ZREM', WIP .. held[2], id .. ':' .. held[3])
   redis.call('HDEL', job, 'token')
   redis.call('HSET', job, 'status', 'queued', 'taken', held[3], 'lost_worker', known and worker or '{}')
-  redis.call('LPUSH', QUEUE .. held[2], id)
+  push(held[2], id, true)
   table.insert(queued, id)
   redis.pcall('HINCRBY', job, ending and 'crashes' or 'losses', 1)
   redis.pcall('HINCRBY', job, 'strikes', 1)
-  redis.call('PUBLISH', WAKE .. held[2], '')
 end
 
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])

@@ -1,6 +1,6 @@
 -- Hands a run back to the front of its queue, if it is still this attempt's. Returns 1, or 0.
--- KEYS: job, leases, wip registry, queue, queues
--- ARGV: token, run id, the queue's wake channel, why: of these, 'broke' and 'lost its cluster' are counted
+-- KEYS: job, leases, wip registry
+-- ARGV: token, run id, queue, why: of these, 'broke' and 'lost its cluster' are counted
 if redis.call('TYPE', KEYS[1])['ok'] ~= 'hash' or redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 0
 end
@@ -21,7 +21,5 @@ elseif ARGV[4] == 'lost its cluster' then
 end
 redis.call('ZREM', KEYS[2], ARGV[2])
 redis.call('ZREM', KEYS[3], ARGV[2] .. ':' .. ARGV[1])
-redis.call('SADD', KEYS[5], KEYS[4])
-redis.call('LPUSH', KEYS[4], ARGV[2])
-redis.call('PUBLISH', ARGV[3], '')
+push(ARGV[3], ARGV[2], true)
 return 1

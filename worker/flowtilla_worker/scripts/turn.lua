@@ -9,5 +9,7 @@ local since = type(last) == 'string' and tonumber(last) and now - last
 if since and since >= 0 and since < tonumber(ARGV[1]) then
   return 0
 end
+-- First a write that needs no memory: the one after it is then not refused when memory is full, and sweeping frees some.
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], string.format('%d', now), 'PX', ARGV[1])
 return 1
