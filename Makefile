@@ -19,8 +19,10 @@ DEV = $(VENV)/dev.stamp
 demo: $(DEMO)
 	@$(ALONE) $(BIN)/python examples/weather/demo.py
 
+# Much of a test is waiting, so as many processes as this share them.
+JOBS = 2
 test: $(DEV)
-	@$(ALONE) $(BIN)/pytest
+	@$(ALONE) $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
 
 # A fleet under faults: which, and which runs, follows from SEED; EXECUTOR is local, threads, processes, ray or dask.
 MINUTES = 2

@@ -27,6 +27,14 @@ hypothesis.settings.load_profile("flowtilla")
 ALARM = 120
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps together, where several processes share the tests, those of a file and those on an executor's cluster."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        item.add_marker(pytest.mark.xdist_group(params.get("backend", item.path.stem)))
+
+
 @pytest.fixture(autouse=True)
 def alarm(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that takes longer than `ALARM` seconds, or than its `alarm` mark says."""

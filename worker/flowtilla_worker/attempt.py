@@ -27,8 +27,8 @@ from flowtilla_worker.writer import Writer
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
 LOG_LINES = 10_000
 
-#: What of it another attempt reads at most, in lines, some more than are kept for Redis removes them in blocks, and in
-#: bytes: who can write to Redis may have put anything there.
+#: What another attempt reads of it at most, in lines (Redis removes them in blocks, so there are some more) and in bytes:
+#: who can write to Redis may have put anything there.
 _LOG_READ, _LOG_BYTES = LOG_LINES + 1_000, 64 * 1024**2
 
 #: Seconds after a write for which nobody else can have the run.
