@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from fleet import Fleet, until
 from flowtilla import AsyncClient, Client, keys
 from flowtilla.errors import QueueFull, QueueUnavailable, RunFailed
-from flowtilla.settings import LimitsSettings
+from flowtilla.settings import LimitsSettings, RedisSettings
 from flowtilla.submission import prepare
 from flowtilla_worker.dev.dashboard import Dashboard
 from valkeys import Valkey
@@ -84,6 +84,11 @@ def _refused(queue: Valkey, user: str) -> list[str]:
     """Returns what the server refused a user, but for the name of the library, which it need not know."""
     entries = [entry for entry in queue.client.acl_log() if entry["username"] == user]
     return [entry["object"] for entry in entries if entry["object"] != "client|setinfo"]
+
+
+def _arguments(rules: str) -> list[str]:
+    """Returns rules of a user, of which a selector in parentheses is one."""
+    return re.findall(r"\(.*?\)|\S+", rules)
 
 
 def test_the_script_starts_redis_with_the_users_and_without_their_passwords(
@@ -233,6 +238,25 @@ def test_a_producer_is_told_what_it_may_not(
     queue.client.hset(keys.job(run.id), "status", "failed")
     with pytest.raises(QueueUnavailable, match="compare them with deploy/users"):
         forbidden(producer.client, run)
+
+
+def test_a_producer_of_another_namespace_pushes_into_its_own_lines(queue: Valkey, fleet: Fleet) -> None:
+    """With the rules as the docs say to write them, it submits there and nowhere else."""
+    shipped = (ROOT / "deploy" / "users.acl").read_text().partition("user producer on ")[2].splitlines()[0]
+    rules = shipped.partition(" ")[2].replace("default", "research").replace(" ~rq:queue:*", " ~rq:queue:*@research")
+    queue.client.execute_command("ACL", "SETUSER", "researcher", "on", ">secret", *_arguments(rules))
+    with Client(
+        settings=fleet.settings.model_copy(update={"redis": RedisSettings(url=queue.url_of("researcher:secret"))})
+    ) as own:
+        run = own.submit(fleet.workflow({"name": "echo"}), {"x": 1}, namespace="research")
+        with pytest.raises(QueueUnavailable):
+            own.submit(fleet.workflow({"name": "echo"}), namespace="default")
+        fleet.start("w")
+        assert run.result(timeout=30) == 1
+    with Redis(port=queue.port, username="researcher", password="secret") as connection:
+        for line in ("rq:queue:default", "rq:queue:default@other"):
+            with pytest.raises(NoPermissionError):
+                connection.rpush(line, "research--1")
 
 
 def test_a_producer_heeds_how_many_may_wait(queue: Valkey, fleet: Fleet, producer: Fleet) -> None:

@@ -27,7 +27,7 @@ from flowtilla_worker.writer import Writer
 #: How many lines a run's live log keeps in Redis; the whole log is in storage after the end.
 LOG_LINES = 10_000
 
-#: What another attempt reads of it at most, in lines (Redis removes them in blocks, so there are some more) and in bytes:
+#: What another attempt reads of it at most, in lines (there are some more, for Redis removes them in blocks) and bytes:
 #: who can write to Redis may have put anything there.
 _LOG_READ, _LOG_BYTES = LOG_LINES + 1_000, 64 * 1024**2
 
