@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from redis import Redis
 
 from fleet import Fleet
-from flowtilla.settings import SigningSettings
+from flowtilla.settings import Settings, SigningSettings
 from flowtilla.states import RunState
 from flowtilla_worker.attempt import Attempt, Claim, Notes
 from flowtilla_worker.claims import Claims
@@ -18,7 +18,6 @@ from flowtilla_worker.sweep import Sweep
 from flowtilla_worker.writer import Writer
 
 T = TypeVar("T")
-LEASE = 10.0
 
 
 class Hands:
@@ -27,7 +26,8 @@ class Hands:
     def __init__(self, writer: Writer, name: str, weights: Mapping[str, float]) -> None:
         self.writer = writer
         self.name = name
-        self.claims = Claims(writer, name, ["default"], LEASE, weights)
+        limits = {"namespaces": {namespace: {"weight": weight} for namespace, weight in weights.items()}}
+        self.claims = Claims(writer, name, Settings.model_validate({"limits": limits}))
 
     async def take(self, count: int = 1, idle: bool = True) -> list[Claim]:
         return await self.claims.take(count, idle) or []

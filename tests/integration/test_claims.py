@@ -51,10 +51,11 @@ def struck(fleet: Fleet, redis: Redis, strikes: int) -> flowtilla.Run:
     ("damage", "said"),
     [
         (lambda redis, run: redis.hset(f"rq:job:{run}", "attempt", "many"), "not an integer"),
+        (lambda redis, run: redis.hset(f"rq:job:{run}", "lost_worker", "x" * 4_000_000), "its fields have 400.* bytes"),
         (lambda redis, run: redis.set(f"flowtilla:run:{run}:stages", "x"), "WRONGTYPE"),
         (lambda redis, run: redis.set(f"flowtilla:run:{run}:values", "x"), "WRONGTYPE"),
     ],
-    ids=["attempt", "stages", "values"],
+    ids=["attempt", "size", "stages", "values"],
 )
 def test_a_run_with_a_damaged_key_fails_and_the_others_are_claimed(
     fleet: Fleet, redis: Redis, damage: Callable[[Redis, str], Any], said: str

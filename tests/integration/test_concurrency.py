@@ -114,6 +114,28 @@ def test_rq_knows_who_waits(fleet: Fleet, redis: Redis) -> None:
     assert (job.get_status(), job.has_rate_limit) == (JobStatus.RATE_LIMITED, True)
 
 
+def test_whom_rqs_own_maintenance_lets_in_takes_no_place_for_ever(fleet: Fleet, redis: Redis) -> None:
+    """It knows of one key each; runs that it lets in, and that wait for another, block nobody."""
+    keys: tuple[dict[str, int], ...] = ({"x": 1, "y": 1}, {"y": 1, "x": 1})
+    [first] = submit(fleet, 1, concurrency={"x": 1, "y": 1})
+    waiting = [run.id for one in keys for run in submit(fleet, 1, concurrency=one)]
+
+    async def work(hands: Any) -> list[str]:
+        [claim] = await hands.take(10)
+        for registry in RateLimitRegistry.all(redis):
+            redis.zrem(registry.allowed_key, first.id)
+            registry.cleanup()
+        held, claimed = [claim], []
+        while held:
+            await hands.end(held.pop())
+            await asyncio.to_thread(sweep, fleet)
+            held += await hands.take(10)
+            claimed += ids(held)
+        return claimed
+
+    assert sorted(with_hands(fleet, work)) == sorted(waiting)
+
+
 @pytest.mark.parametrize("how", ["ours", "rq", "deleted"])
 @pytest.mark.parametrize("which", [0, 1], ids=["who has a place", "who waits"])
 def test_what_is_cancelled_gives_its_place_back(fleet: Fleet, redis: Redis, how: str, which: int) -> None:

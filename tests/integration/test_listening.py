@@ -11,7 +11,7 @@ from rq.command import send_shutdown_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from fleet import Fleet, until
-from flowtilla.settings import RedisSettings
+from flowtilla.settings import RedisSettings, Settings
 from flowtilla_worker import claims
 from flowtilla_worker.claims import Claims
 from flowtilla_worker.connections import Connections
@@ -82,7 +82,7 @@ def test_a_connection_that_is_cut_silently_is_made_anew(redis: Redis, monkeypatc
             connection = Connections(settings).asyncio()
             writer = Writer(connection)
             listening = asyncio.create_task(
-                Claims(writer, "w", ["default"], 10, {}).listen(connection, lambda: woken.append(1), commands.append)
+                Claims(writer, "w", Settings()).listen(connection, lambda: woken.append(1), commands.append)
             )
             await soon(lambda: redis.pubsub_numsub("rq:pubsub:w")[0][1] == 1 and woken)
             # Quiet for long, it asks now and then, and goes on listening on the same connection.

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from rq.utils import utcformat
 
 from flowtilla import keys
+from flowtilla.settings import Settings
 from flowtilla.workers import Order
 from flowtilla_worker.attempt import FIELDS, Claim
 from flowtilla_worker.engine.poison import MAX_CLUSTER_STRIKES, MAX_STRIKES
@@ -24,30 +25,32 @@ _RECONNECT = 1.0
 _SILENCE = 5.0
 
 
+#: Bytes that the fields of a job may have besides its message, which is compressed and so hardly larger than it may be.
+_BESIDE = 1024**2
+
+
 class Claims:
     """Claims runs for one worker, from several queues in order of priority.
 
     Args:
         writer: calls the script.
         worker: the worker's name.
-        queues: the queues, the most urgent first.
-        lease: seconds until a run that is not renewed may be claimed again.
-        weights: how often namespaces are served beside others, 1 for those that are not named.
+        settings: the worker's queues and lease, weights of namespaces, how large a message may be.
     """
 
-    def __init__(
-        self, writer: Writer, worker: str, queues: Sequence[str], lease: float, weights: Mapping[str, float]
-    ) -> None:
+    def __init__(self, writer: Writer, worker: str, settings: Settings) -> None:
         self._writer = writer
-        self._weights = json.dumps(weights)
         #: What the worker is told at the moment, as of its last claim.
         self.told: Order | None = None
+        queues = settings.services.worker.queues
         whose = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.claim(worker), keys.order(worker))
         self._keys = (*whose, *map(keys.queue, queues), *map(keys.suspended, queues))
         self._channels = [keys.wake(name) for name in queues]
         self._commands = keys.commands(worker)
         self._worker = worker
-        self._lease = lease
+        self._lease = settings.services.worker.lease
+        self._weights = json.dumps(settings.limits.weights)
+        self._most = 2 * settings.max_message + _BESIDE
 
     async def take(self, count: int, idle: bool) -> list[Claim]:
         """Claims runs, and hears what the worker is told: while that is something, there are no new ones.
@@ -78,6 +81,7 @@ class Claims:
                 keys.results(""),
                 keys.registry("failed", ""),
                 self._weights,
+                self._most,
                 *FIELDS,
             ),
             patient=False,

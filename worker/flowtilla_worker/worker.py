@@ -179,9 +179,7 @@ class Worker(RegisteredWorker):
         self._redis = self._connections.asyncio(patience=self._own.lease)
         self._writer = Writer(self._redis)
         self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
-        self._claims = Claims(
-            self._writer, self.name, self.queue_names(), self._own.lease, self.settings.limits.weights
-        )
+        self._claims = Claims(self._writer, self.name, self.settings)
         self._heartbeat = Heartbeat(
             self._connections.blocking(patience=self._own.lease / 2),
             self.name,

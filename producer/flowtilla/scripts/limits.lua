@@ -53,6 +53,10 @@ local function admit(id, queue, limits, since)
     local allowed = set_of(limit[1], 'allowed')
     if not redis.call('ZSCORE', allowed, id) and redis.call('ZCARD', allowed) >= limit[2] then
       hold(id, queue, limit[1], since)
+      for _, other in ipairs(limits) do
+        -- RQ's own maintenance may have let it in there; two that wait for each other's place would wait for ever.
+        redis.call('ZREM', set_of(other[1], 'allowed'), id)
+      end
       return false
     end
   end

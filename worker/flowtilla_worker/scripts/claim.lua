@@ -3,7 +3,7 @@
 --       order of priority, then the switch of each that suspends it
 -- ARGV: how many at most, worker, nonce, lease in ms, now as RQ writes it, 1 if the worker has nothing in hand,
 --       strikes that make a suspect: lost workers, lost clusters; prefixes: job, wip registry, queue, run, results,
---       failed registry; weights of namespaces as JSON; then the job's fields to return
+--       failed registry; weights of namespaces as JSON; how many bytes the job's fields may have; then those to return
 -- Returns {'suspend', 'drain' or nothing, {id, token, attempt, values of those fields, stages, values, ms since the run
 -- first began}, ...}; the last three only after a first attempt.
 local QUEUES = (#KEYS - 5) / 2
@@ -13,7 +13,9 @@ local claimed = {told}
 local wanted, worker, nonce, lease, stamp = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local idle, STRIKES, CLUSTER_STRIKES = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8])
 local JOB, WIP, QUEUE, RUN, RESULTS, FAILED = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-local WEIGHTS, FIELDS = cjson.decode(ARGV[15]), 16
+local WEIGHTS, MOST, FIELDS = cjson.decode(ARGV[15]), tonumber(ARGV[16]), 17
+-- How many bytes earlier attempts may have left.
+local MOST_LEFT = 1024 ^ 3
 -- How many runs of a line a claim leaves where they are, because they are for an idle worker.
 local ASIDE = 16
 -- Seconds that a suspect waits for a worker to itself, that a claim may be asked for again, that a run is kept which is
@@ -27,8 +29,20 @@ local function name(queue)
   return string.sub(queue, #QUEUE + 1)
 end
 
+-- Who can write to Redis may have put anything there; a worker's memory must not end on it.
+local function bounded(most, ...)
+  local size = 0
+  for _, fields in ipairs({...}) do
+    for _, field in ipairs(fields) do
+      size = size + (field and #field or 0)
+    end
+  end
+  return size <= most or error({err = 'its fields have ' .. size .. ' bytes'}, 0)
+end
+
 local function hand_over(id, token, attempt)
   local run = {id, token, attempt, redis.call('HMGET', JOB .. id, unpack(ARGV, FIELDS))}
+  bounded(MOST, run[4])
   if attempt > 1 then
     local stages, values = RUN .. id .. ':stages', RUN .. id .. ':values'
     -- An earlier end may have set these to expire.
@@ -36,6 +50,7 @@ local function hand_over(id, token, attempt)
       redis.call('PERSIST', key)
     end
     run[5], run[6] = redis.call('HGETALL', stages), redis.call('HGETALL', values)
+    bounded(MOST_LEFT, run[5], run[6])
     run[7] = math.max(0, math.min(now - (tonumber(redis.call('HGET', JOB .. id, 'first_began')) or now), 2 ^ 52))
   end
   table.insert(claimed, run)
@@ -137,7 +152,7 @@ for id in string.gmatch(type(last) == 'string' and last or '', '[^ ]+') do
   local token = redis.pcall('HGET', JOB .. id, 'token')
   local attempt, own = string.match(type(token) == 'string' and token or '', '^(%d+)%-(%w+)%-')
   if own == nonce then
-    hand_over(id, token, tonumber(attempt))
+    pcall(hand_over, id, token, tonumber(attempt))
   end
 end
 if switches[2] then
