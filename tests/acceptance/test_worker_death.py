@@ -2,8 +2,10 @@
 
 import os
 import signal
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,20 +36,38 @@ def test_another_worker_takes_over_when_one_is_killed(fleet: Fleet, mode: str) -
     assert (run.record.attempt, run.record.worker) == (2, "second")
 
 
-@pytest.mark.parametrize("mode", ["threads", "processes"])
-def test_a_frozen_worker_that_thaws_writes_nothing(fleet: Fleet, redis: Redis, mode: str) -> None:
+#: Lease and heartbeat as they are by default, and how long a worker is frozen then; short ones, and not much longer.
+BY_DEFAULT, SHORT = ("10s", "3s", 60.0), (f"{LEASE}s", "400ms", 3 * LEASE)
+
+
+@pytest.mark.alarm(180)
+@pytest.mark.parametrize(
+    ("executor", "times"),
+    [
+        ({"target": "local", "mode": "threads"}, SHORT),
+        ({"target": "local", "mode": "processes"}, BY_DEFAULT),
+        ({"target": "ray", "cpus": 2}, SHORT),
+        ({"target": "dask", "cpus": 2}, SHORT),
+    ],
+    ids=["threads", "processes", "ray", "dask"],
+)
+def test_a_frozen_worker_that_thaws_writes_nothing(
+    fleet: Fleet, redis: Redis, executor: dict[str, Any], times: tuple[str, str, float]
+) -> None:
     """SIGSTOP for longer than the lease, of the worker and all that it started: the other attempt's outcome stands.
 
     The old attempt finds its gate open, prints, stores, returns, and gives up: no key and no file changes, but for
     versions of artifacts that no reader finds.
     """
-    fleet.start("first", mode=mode)
+    lease, heartbeat, frozen = times
+    fleet.start("first", executor=executor, lease=lease, heartbeat=heartbeat)
     run = fleet.submit({"name": "gate", "target": "gate_that_stores"}, {"name": "echo", "depends_on": ["gate"]})
-    until(lambda: list(run.logs()))
+    until(lambda: list(run.logs()), seconds=60)
     family = [one.pid for one in psutil.Process(fleet.workers["first"].pid).children(recursive=True)]
     for pid in (fleet.workers["first"].pid, *family):
         os.kill(pid, signal.SIGSTOP)
-    fleet.start("second")
+    thaw = time.monotonic() + frozen
+    fleet.start("second", lease=lease, heartbeat=heartbeat)
     fleet.begun(attempt=2)
     fleet.open_gate()
     assert run.wait(timeout=30) == "finished"
@@ -66,6 +86,7 @@ def test_a_frozen_worker_that_thaws_writes_nothing(fleet: Fleet, redis: Redis, m
         }
         return {path: found[path] for path in found.keys() - hidden}
 
+    until(lambda: time.monotonic() > thaw, seconds=frozen + 1)
     before = keys(), files()
     assert any("artifacts" in path.parts for path in before[1]) and any("results" in path.parts for path in before[1])
 
