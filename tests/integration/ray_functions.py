@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -31,3 +32,12 @@ def evict(size, count):
     import numpy as np
 
     return [np.ones(size) for _ in range(count)]
+
+
+def eat(pieces):
+    """Takes memory, a piece of 64 MiB at a time, which it really uses."""
+    eaten = []
+    for _ in range(pieces):
+        eaten.append(b"x" * 64 * 1024**2)
+        time.sleep(0.02)
+    return len(eaten)

@@ -13,6 +13,9 @@ import pytest
 
 pytest.importorskip("ray")
 
+import ray_functions as r
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
 from ray_processes import drivers, members
 
 import executor_functions as f
@@ -155,3 +158,19 @@ def test_a_call_that_only_an_absent_node_could_run_waits_for_it(tmp_path: Path) 
             "no node that is up could give cpus=1, wings=1: the stage waits until one that could is back"
         ]
         joined.close()
+
+
+def test_a_stage_that_eats_its_nodes_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray kills it before the machine suffers; it is tried again as often as any that is lost, and others go on."""
+    # Room for Ray itself, and for other tests beside this one.
+    threshold = min(0.95, (get_used_memory() + 4 * 2**30) / get_system_memory())
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    cramped = bench(cpus=1, object_store_memory="100MB")
+
+    failure = cramped.result(call(r.eat, 1000)).failure
+
+    assert failure.lost
+    assert "its node ran out of memory, and Ray killed it" in failure.message
+    assert cramped.value(call(f.give, 1)) == 1
+    cramped.close()

@@ -147,3 +147,11 @@ def seizes(folder: str) -> None:
     gate(folder)
     Path(folder, "seized").touch()
     ctypes.PyDLL(None).sleep(60)
+
+
+@flowtilla.stage
+def holds(folder: str, seconds: int) -> int:
+    """Says that it has begun, and lets nothing else of its process run for so many seconds."""
+    Path(folder, f"begun-{flowtilla.context().attempt}").touch()
+    ctypes.PyDLL(None).sleep(seconds)
+    return seconds
