@@ -70,8 +70,9 @@ class Submission:
             setting = f"limits.namespaces.{self.namespace}"
         else:
             return None
+        most = self.most[reply]
         return QueueFull(
-            f"run {self.run_id} was not queued: {who} {self.most[reply]} runs waiting, as many as may "
+            f"run {self.run_id} was not queued: {who} {most} run{'' if most == 1 else 's'} waiting, as many as may "
             f"({setting}.max_queued): submit it again when some have begun, or add workers",
             queue=self.queue,
             namespace=self.namespace,

@@ -302,6 +302,36 @@ def test_the_same_key_gives_the_same_run(shell: Shell) -> None:
     assert first == second
 
 
+def test_a_run_that_waits_for_its_turn_says_so(shell: Shell) -> None:
+    """`--concurrency` lets one begin when the other has ended; until then `status` and `runs` say what it waits for."""
+    first, second = (shell.json("submit", "hangs.yaml", "--concurrency", "hanging=1")["id"] for _ in range(2))
+
+    until(lambda: shell.json("status", second)["waits_for"] == "key:hanging")
+    shown = "waits for  its turn: as many of key:hanging run as may at once"
+    assert shown in shell("status", second).stdout.splitlines()
+    assert "waits for key:hanging" in shell("runs", "--state", "queued").stdout
+
+    shell("cancel", first)
+    until(lambda: shell.json("status", second)["state"] == "running")
+    shell("cancel", second)
+    assert "may have 1 run at once" in shell("submit", "hangs.yaml", "--concurrency", "hanging=0", code=2).stderr
+
+
+def test_a_full_queue_is_code_4(shell: Shell) -> None:
+    """Nothing was queued, and the message says what to do."""
+    config = {"limits": {"queues": {"nobodys": {"max_queued": 1}}}}
+    (shell.folder / "limited.yaml").write_text(json.dumps(config))
+    submit = ("submit", "squares.yaml", "--queue", "nobodys", "--config", "limited.yaml")
+    run = shell(*submit).stdout.strip()
+
+    refused = shell(*submit, code=4)
+
+    assert refused.stdout == ""
+    assert "queue 'nobodys' has 1 run waiting, as many as may (limits.queues.nobodys.max_queued)" in refused.stderr
+    shell("cancel", run)
+    shell("cancel", shell(*submit).stdout.strip())
+
+
 def test_a_delayed_run_waits(shell: Shell) -> None:
     """--delay and --at keep a run queued until their time."""
     for when in (["--delay", "1h"], ["--at", "2999-01-31T12:00"]):
