@@ -56,6 +56,9 @@ class Executor(ABC, Generic[Handle]):
     #: Whether of the calls that wait for room those of the highest priority begin first.
     prioritizes: ClassVar[bool] = False
 
+    #: Whether stages run in the process that submits them, where one that holds the GIL stops everything else.
+    shares_interpreter: bool = False
+
     _running = False
 
     async def start(self, log_sink: LogSink, modules: Sequence[str] = ()) -> None:

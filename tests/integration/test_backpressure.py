@@ -58,7 +58,9 @@ def test_a_full_namespace_refuses(fleet: Fleet) -> None:
         fill(limited, 1)
 
         for namespace, most in (("crowded", 2), ("other", 1), ("default", 1)):
-            with pytest.raises(QueueFull, match=f"namespace '{namespace}' has, in queue 'default', {most} runs? waiting"):
+            with pytest.raises(
+                QueueFull, match=f"namespace '{namespace}' has, in queue 'default', {most} runs? waiting"
+            ):
                 limited.submit(FLOW, namespace=namespace)
 
 

@@ -155,3 +155,14 @@ def holds(folder: str, seconds: int) -> int:
     Path(folder, f"begun-{flowtilla.context().attempt}").touch()
     ctypes.PyDLL(None).sleep(seconds)
     return seconds
+
+
+@flowtilla.stage
+def forks_and_holds(folder: str, seconds: int) -> None:
+    """Leaves a process that has all open that its worker has, says which in a file, and holds the interpreter."""
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    Path(folder, "child").write_text(str(child))
+    holds(folder, seconds)

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from redis.exceptions import NoScriptError
@@ -13,6 +14,7 @@ from rq.worker import WorkerStatus
 from flowtilla import keys
 from flowtilla.settings import WorkerSettings
 from flowtilla_worker.scripts import RENEW
+from flowtilla_worker.stand_in import Held
 from flowtilla_worker.trouble import complain
 
 #: How many leases the worker's record in RQ outlives its last beat.
@@ -31,6 +33,7 @@ class Heartbeat:
         heard: takes the ids of runs that are lost and of those to cancel; called from the heartbeat's thread.
         forgotten: called with the connection when RQ's record of the worker is gone, to write it again.
         watch: called before every beat: a worker whose event loop hangs must not beat.
+        beaten: called after every beat, whether Redis took it or not.
     """
 
     def __init__(
@@ -38,11 +41,12 @@ class Heartbeat:
         redis: Any,
         worker: str,
         settings: WorkerSettings,
-        held: Callable[[], Sequence[tuple[str, str]]],
+        held: Callable[[], Held],
         shown: Callable[[], Mapping[str, str]],
         heard: Callable[[list[str], list[str]], None],
         forgotten: Callable[[Any], None],
         watch: Callable[[], None],
+        beaten: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis = redis
         self._worker = worker
@@ -52,6 +56,7 @@ class Heartbeat:
         self._heard = heard
         self._forgotten = forgotten
         self._watch = watch
+        self._beaten = beaten
         #: What the last beat told.
         self.busy = False
         #: Whether the worker takes no runs for now.
@@ -79,7 +84,10 @@ class Heartbeat:
             begun = time.monotonic()
             try:
                 self._watch()
-                self._beat()
+                try:
+                    self._beat()
+                finally:
+                    self._beaten()
             except Exception as error:
                 complain("the heartbeat", error)
                 # Soon again: each second counts against the lease.
@@ -94,21 +102,40 @@ class Heartbeat:
         free = WorkerStatus.SUSPENDED if self.suspended else WorkerStatus.IDLE
         state = WorkerStatus.BUSY if held else free
         fields = {"state": state.value, "runs": str(len(held)), **self._shown()}
-        args = (
-            round(self._settings.lease * 1000),
-            max(1, round(self._settings.lease * _RECORD_LEASES)),
-            utcformat(datetime.now(UTC)),
-            keys.job(""),
-            2 * len(fields),
-            *(part for pair in fields.items() for part in pair),
-            *(part for pair in held for part in pair),
-        )
-        names = (keys.LEASES, keys.worker(self._worker))
-        try:
-            known, lost, cancelled = self._redis.evalsha(RENEW.sha, len(names), *names, *args)
-        except NoScriptError:
-            known, lost, cancelled = self._redis.eval(RENEW.text, len(names), *names, *args)
+        known, lost, cancelled = renew(self._redis, self._worker, self._settings.lease, held, fields)
         if lost or cancelled:
-            self._heard([one.decode() for one in lost], [one.decode() for one in cancelled])
+            self._heard(lost, cancelled)
         if not known and not self._stopped:
             self._forgotten(self._redis)
+
+
+def renew(
+    redis: Any, worker: str, lease: float, held: Held, fields: Mapping[str, str] = MappingProxyType({})
+) -> tuple[bool, list[str], list[str]]:
+    """Renews the leases of a worker's runs, and RQ's record of the worker.
+
+    Args:
+        redis: a blocking connection.
+        worker: the worker's name.
+        lease: seconds that a lease lasts.
+        held: run id and token of each run in hand.
+        fields: further fields of the record.
+
+    Returns:
+        Whether there is such a record, the ids of runs that are lost, and of those to cancel.
+    """
+    args = (
+        round(lease * 1000),
+        max(1, round(lease * _RECORD_LEASES)),
+        utcformat(datetime.now(UTC)),
+        keys.job(""),
+        2 * len(fields),
+        *(part for pair in fields.items() for part in pair),
+        *(part for pair in held for part in pair),
+    )
+    names = (keys.LEASES, keys.worker(worker))
+    try:
+        known, lost, cancelled = redis.evalsha(RENEW.sha, len(names), *names, *args)
+    except NoScriptError:
+        known, lost, cancelled = redis.eval(RENEW.text, len(names), *names, *args)
+    return bool(known), [one.decode() for one in lost], [one.decode() for one in cancelled]

@@ -11,6 +11,7 @@ from flowtilla.steps import drive, pipeline, unavailable
 from flowtilla_executors.registry import create
 from flowtilla_worker.checks import check
 from flowtilla_worker.connections import Connections
+from flowtilla_worker.deputy import Deputy
 from flowtilla_worker.logsetup import configure_logging
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.stopping import end_process
@@ -45,7 +46,9 @@ def run_worker(settings: Settings, name: str | None = None, burst: bool = False,
         check(redis)
     catalog = Catalog(own.modules, own.allowed_targets)
     catalog.load_modules()
-    worker = Worker(settings, create(settings.services.compute.executor), catalog, connections, name, end_process)
+    executor = create(settings.services.compute.executor)
+    deputy = Deputy(settings) if executor.shares_interpreter else None
+    worker = Worker(settings, executor, catalog, connections, name, end_process, deputy)
     try:
         return asyncio.run(_serve(worker, burst, supervised))
     except RedisError as error:

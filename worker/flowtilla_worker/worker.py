@@ -19,6 +19,7 @@ from flowtilla_worker.claims import Claims
 from flowtilla_worker.commands import Commands
 from flowtilla_worker.compute import Compute
 from flowtilla_worker.connections import Connections
+from flowtilla_worker.deputy import Deputy
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.runner import Runner
 from flowtilla_worker.heartbeat import Heartbeat
@@ -57,6 +58,7 @@ class Worker(RegisteredWorker):
         connections: the Redis.
         name: its name in the fleet; made from host and process when None.
         last_resort: takes, when the worker is told to stop, the seconds after which its process must be ended by force.
+        deputy: renews the worker's leases while a stage holds its interpreter; none where stages have their own.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Worker(RegisteredWorker):
         connections: Connections,
         name: str | None = None,
         last_resort: Callable[[float], None] = lambda seconds: None,
+        deputy: Deputy | None = None,
     ) -> None:
         # Stages run in other processes, perhaps in other folders: the storage's path must be absolute for them.
         self.settings = settings.model_copy(update={"storage": ArtifactStore(settings.storage).settings})
@@ -75,6 +78,7 @@ class Worker(RegisteredWorker):
         super().__init__(self._own, connections.blocking(), compute, name)
         self._planner = Planner(catalog)
         self._connections = connections
+        self._deputy = deputy
         self._stopping = Stopping(self._own.grace, last_resort)
         self._stuck = False
         self._asked_at = 0.0
@@ -160,6 +164,8 @@ class Worker(RegisteredWorker):
             await self._compute.close(self._stopping.left(CLOSED))
             await self._in_time(asyncio.gather(*background, return_exceptions=True), GONE)
             await self._in_time(asyncio.to_thread(self._heartbeat.stop), GONE)
+            if self._deputy is not None:
+                self._deputy.close()
             await self._in_time(self._writer.close(), GONE)
             await self._in_time(asyncio.gather(listening.aclose(), self._redis.aclose()), GONE)
 
@@ -180,6 +186,8 @@ class Worker(RegisteredWorker):
         self._writer = Writer(self._redis)
         self._slots = Slots(self._own.concurrency, self._runner, self._run_ended)
         self._claims = Claims(self._writer, self.name, self.settings)
+        if self._deputy is not None:
+            self._deputy.begin(self.name, self._slots.held)
         self._heartbeat = Heartbeat(
             self._connections.blocking(patience=self._own.lease / 2),
             self.name,
@@ -189,6 +197,7 @@ class Worker(RegisteredWorker):
             self._heard,
             self.register,
             Watchdog(self._loop, self._own.lease).look,
+            self._deputy.beaten if self._deputy is not None else lambda: None,
         )
         self._heartbeat.start()
         for one in (signal.SIGTERM, signal.SIGINT):
@@ -214,6 +223,8 @@ class Worker(RegisteredWorker):
             for claim in claims:
                 self._slots.begin(claim)
                 self._show_soon()
+            if claims and self._deputy is not None:
+                self._deputy.taken()
             if self._claims.told is Order.DRAIN and not self._slots:
                 self.drained = True
                 return

@@ -53,6 +53,7 @@ class LocalExecutor(Executor[Handle]):
     ) -> None:
         self._total = {**(resources or {}), "cpus": float(_cpus() if cpus is None else cpus)}
         self._mode = mode
+        self.shares_interpreter = mode == "threads"
         self._env_vars = {name: str(value) for name, value in (env_vars or {}).items()}
         if mode not in ("processes", "threads"):
             raise ConfigurationError(f"the local executor has no mode {mode!r}: use 'processes' or 'threads'")

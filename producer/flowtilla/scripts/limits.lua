@@ -3,17 +3,23 @@
 -- its places, of all its keys at once, when it is claimed, and has them until it ends, whoever works on it.
 local MOVES = 100
 
--- Returns {{key, how many}, ...}. What somebody else wrote there limits nothing.
-local function limits_of(id)
-  local text = redis.call('HGET', KEY.job .. id, 'limits')
-  local done, limits = pcall(cjson.decode, text or '[]')
+-- Returns {{key, how many}, ...} of what a job's field says. What somebody else wrote there limits nothing.
+local function limits_in(text)
   local found = {}
+  if not text then
+    return found
+  end
+  local done, limits = pcall(cjson.decode, text)
   for _, limit in ipairs(done and type(limits) == 'table' and limits or {}) do
     if type(limit) == 'table' and type(limit[1]) == 'string' and type(limit[2]) == 'number' and #found < 16 then
       table.insert(found, limit)
     end
   end
   return found
+end
+
+local function limits_of(id)
+  return limits_in(redis.call('HGET', KEY.job .. id, 'limits'))
 end
 
 local function set_of(key, kind)

@@ -125,12 +125,12 @@ local function claim(id, queue)
     return
   end
   afresh(job)
-  local strikes = redis.call('HMGET', job, 'strikes', 'cluster_strikes')
-  local alone = suspect(job, strikes[1], strikes[2])
+  local said = redis.call('HMGET', job, 'strikes', 'cluster_strikes', 'limits')
+  local alone = suspect(job, said[1], said[2])
   if alone and not (idle and #claimed == 1) then
     return 'aside'
   end
-  if not admit(id, name(queue), limits_of(id)) then
+  if not admit(id, name(queue), limits_in(said[3])) then
     return
   end
   local attempt = redis.call('HINCRBY', job, 'attempt', 1)
@@ -224,8 +224,10 @@ end
 -- Claims from the lines of a queue, each in its turn. A namespace is served as often as its weight says.
 local function claim_from(queue)
   local turns, asides, passed = turns_of(queue), {}, 0
+  -- Who waits with no other needs no turns.
+  local only = turns and redis.call('ZCARD', turns) == 1 and redis.call('ZRANGE', turns, 0, 0)[1]
   while turns and #claimed <= wanted do
-    local namespace = redis.call('ZRANGE', turns, passed, passed)[1]
+    local namespace = passed == 0 and only or redis.call('ZRANGE', turns, passed, passed)[1]
     if not namespace then
       break
     end
@@ -241,12 +243,15 @@ local function claim_from(queue)
     elseif what == 'empty' and #aside > 0 then
       passed = passed + 1
     elseif what == 'empty' then
+      only = nil
       redis.call('ZREM', turns, namespace)
       if line ~= queue then
         redis.pcall('SREM', KEY.queues, line)
       end
     elseif what then
-      redis.call('ZINCRBY', turns, 1 / (WEIGHTS[namespace] or WEIGHTS['*'] or 1), namespace)
+      if not only then
+        redis.call('ZINCRBY', turns, 1 / (WEIGHTS[namespace] or WEIGHTS['*'] or 1), namespace)
+      end
       wanted = what == 'alone' and 0 or wanted
     end
   end
