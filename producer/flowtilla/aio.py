@@ -8,6 +8,7 @@ from typing import Any, Self
 from flowtilla import orders, protocol
 from flowtilla.client import with_url
 from flowtilla.connection import connect_async
+from flowtilla.enqueue import enqueue, enqueue_many
 from flowtilla.logs import LogLine
 from flowtilla.names import whole_run_id
 from flowtilla.record import RunRecord
@@ -16,7 +17,7 @@ from flowtilla.settings import Settings
 from flowtilla.states import RunState
 from flowtilla.steps import adrive
 from flowtilla.storage import Artifact
-from flowtilla.submission import enqueue, enqueue_many, prepare
+from flowtilla.submission import prepare
 from flowtilla.workers import WorkerRecord, list_workers
 from flowtilla.workflow import Workflow
 

@@ -11,15 +11,17 @@ from pydantic import SecretStr, ValidationError
 from flowtilla import config as configuration
 from flowtilla import orders, protocol
 from flowtilla.connection import connect
+from flowtilla.enqueue import enqueue, enqueue_many
 from flowtilla.errors import ConfigurationError
 from flowtilla.names import whole_run_id
 from flowtilla.problems import describe
 from flowtilla.record import RunRecord
+from flowtilla.redis_settings import RedisSettings
 from flowtilla.run import Run
-from flowtilla.settings import RedisSettings, Settings
+from flowtilla.settings import Settings
 from flowtilla.states import RunState
 from flowtilla.steps import drive
-from flowtilla.submission import Submission, enqueue, enqueue_many, prepare
+from flowtilla.submission import Submission, prepare
 from flowtilla.workers import WorkerRecord, list_workers
 from flowtilla.workflow import Workflow
 

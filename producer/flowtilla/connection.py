@@ -16,7 +16,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from flowtilla.errors import ConfigurationError
-from flowtilla.settings import RedisSettings, TlsSettings
+from flowtilla.redis_settings import RedisSettings, TlsSettings
 
 #: Seconds that one Sentinel may take to answer; then the next is asked.
 _ASK = 1.0

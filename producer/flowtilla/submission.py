@@ -3,36 +3,27 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import NoScriptError
 from rq.utils import utcformat
 
 from flowtilla import job, keys, message
-from flowtilla.errors import MessageError, QueueFull
+from flowtilla.errors import MessageError
+from flowtilla.limits import limit_fields
 from flowtilla.loading import load_workflow
 from flowtilla.names import check_name, check_namespace, run_id_in
-from flowtilla.scripts import SUBMIT
 from flowtilla.settings import Settings
 from flowtilla.signing import sign_run
-from flowtilla.steps import Steps, pipeline
 from flowtilla.units import parse_duration
 from flowtilla.workflow import Workflow
 
 #: Namespace of the run ids made from idempotency keys.
 _IDEMPOTENCY = uuid.UUID("6b1f3a52-8d0e-4c0a-9a55-2f1d6a7e4c11")
-
-#: How many limits of concurrency a run may have; the scripts heed no more.
-_MOST_LIMITS = 16
-
-#: What the script says when as many runs wait in the queue, or of the namespace in it, as may.
-_OF_QUEUE, _OF_NAMESPACE = b"queue", b"namespace"
 
 #: RQ reads -1 as no limit: a run's own timeout is the engine's affair.
 _NO_TIMEOUT = "-1"
@@ -46,7 +37,7 @@ class Submission:
         run_id: the run's id, which is the job's.
         queue, namespace: where it belongs.
         keys, args: what the submit script takes.
-        most: how many runs may wait, by what the script says when they do.
+        most: how many runs may wait in the queue, and of the namespace in it; any number when None.
     """
 
     run_id: str
@@ -54,30 +45,7 @@ class Submission:
     namespace: str
     keys: tuple[str, ...]
     args: tuple[str | bytes | float, ...]
-    most: Mapping[bytes, int | None]
-
-    def refusal(self, reply: Any, queued: Sequence[str] = ()) -> QueueFull | None:
-        """Returns the error in the script's reply, if it is one.
-
-        Args:
-            reply: the script's.
-            queued: the runs submitted together with it that were queued.
-        """
-        if reply == _OF_QUEUE:
-            who, setting = f"queue {self.queue!r} has", f"limits.queues.{self.queue}"
-        elif reply == _OF_NAMESPACE:
-            who = f"namespace {self.namespace!r} has, in queue {self.queue!r},"
-            setting = f"limits.namespaces.{self.namespace}"
-        else:
-            return None
-        most = self.most[reply]
-        return QueueFull(
-            f"run {self.run_id} was not queued: {who} {most} run{'' if most == 1 else 's'} waiting, as many as may "
-            f"({setting}.max_queued): submit it again when some have begun, or add workers",
-            queue=self.queue,
-            namespace=self.namespace,
-            queued=queued,
-        )
+    most: tuple[int | None, int | None]
 
 
 def prepare(
@@ -140,7 +108,7 @@ def prepare(
         fields["signature"] = sign_run(settings.signing, run_id, namespace, queue, body)
     if marks := list(tags):
         fields["tags"] = json.dumps(marks)
-    fields |= _limited(checked, namespace, concurrency)
+    fields |= limit_fields(checked, namespace, concurrency)
     most = settings.limits.max_queued(queue, namespace)
     return Submission(
         run_id,
@@ -148,81 +116,8 @@ def prepare(
         namespace,
         keys=(keys.job(run_id), keys.registry("scheduled", queue), keys.runs(namespace)),
         args=(run_id, queue, when, now, *(limit or "" for limit in most), *chain.from_iterable(fields.items())),
-        most=dict(zip((_OF_QUEUE, _OF_NAMESPACE), most, strict=True)),
+        most=most,
     )
-
-
-def enqueue(submission: Submission) -> Steps[bool]:
-    """Enqueues a run; returns whether it is new.
-
-    Raises:
-        QueueFull: as many runs wait as may.
-    """
-    commands = _commands([submission])
-    try:
-        replies = yield from pipeline(*commands)
-    except NoScriptError:
-        replies = yield from pipeline(_teach, *commands)
-    if (full := submission.refusal(replies[-1])) is not None:
-        raise full
-    return bool(replies[-1])
-
-
-def enqueue_many(submissions: Sequence[Submission]) -> Steps[list[bool]]:
-    """Enqueues runs in one round trip; returns of each whether it is new.
-
-    Raises:
-        QueueFull: as many runs wait as may; the error names those that were queued.
-    """
-    if not submissions:
-        return []
-    # Taught first, and not when it is missed: that would be known only after the last command.
-    replies = yield from pipeline(_teach, *_commands(submissions))
-    outcomes = list(zip(submissions, replies[-len(submissions) :], strict=True))
-    queued = [submission.run_id for submission, reply in outcomes if submission.refusal(reply) is None]
-    for submission, reply in outcomes:
-        if (full := submission.refusal(reply, queued)) is not None:
-            raise full
-    return [bool(reply) for _, reply in outcomes]
-
-
-def _commands(submissions: Sequence[Submission]) -> list[Callable[[Any], None]]:
-    queues = {keys.queue(submission.queue) for submission in submissions}
-    namespaces = {submission.namespace for submission in submissions}
-    return [
-        partial(_register, keys.QUEUES, queues),
-        partial(_register, keys.NAMESPACES, namespaces),
-        *(partial(_submit, submission) for submission in submissions),
-    ]
-
-
-def _teach(connection: Any) -> None:
-    connection.script_load(SUBMIT.text)
-
-
-def _register(where: str, names: Iterable[str], connection: Any) -> None:
-    connection.sadd(where, *names)
-
-
-def _submit(submission: Submission, connection: Any) -> None:
-    connection.evalsha(SUBMIT.sha, len(submission.keys), *submission.keys, *submission.args)
-
-
-def _limited(workflow: Workflow, namespace: str, concurrency: Mapping[str, int] | None) -> dict[str, str]:
-    """Returns the fields that limit how many runs like it may be in hand at once."""
-    limits = {} if workflow.concurrency is None else {f"workflow:{namespace}:{workflow.name}": workflow.concurrency}
-    for key, most in (concurrency or {}).items():
-        if type(most) is not int or most < 1:
-            raise MessageError(f"concurrency: {key!r} may have 1 run at once, or more, not {most!r}")
-        limits[f"key:{check_name(key, 'concurrency key')}"] = most
-    if len(limits) > _MOST_LIMITS:
-        raise MessageError(f"concurrency: a run may have {_MOST_LIMITS} limits at most, and this one has {len(limits)}")
-    if not limits:
-        return {}
-    first, most = next(iter(limits.items()))
-    # RQ knows of one, and its tools heed that; the worker heeds all.
-    known = {"rate_limit_key": first, "rate_limit_concurrency": str(most)}
-    return {"limits": json.dumps(list(limits.items()), separators=(",", ":")), **known}
 
 
 def _run_id(run_id: str | None, idempotency_key: str | None, namespace: str) -> str:

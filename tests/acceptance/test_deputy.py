@@ -32,8 +32,8 @@ def hold(fleet: Fleet, seconds: int = HELD, target: str = "holds") -> flowtilla.
 
 
 def deputies(fleet: Fleet, name: str) -> list[psutil.Process]:
-    """Returns the deputy of a worker, if it has one."""
-    children = psutil.Process(fleet.workers[name].pid).children()
+    """Returns the deputies of a worker that run: one, or none."""
+    children = [child for child in psutil.Process(fleet.workers[name].pid).children() if not gone(child)]
     return [child for child in children if "flowtilla_worker.stand_in" in child.cmdline()]
 
 
@@ -55,7 +55,7 @@ def test_a_stage_that_holds_the_interpreter_keeps_its_run(fleet: Fleet) -> None:
 
     assert run.result(timeout=60) == HELD
     assert (*lost(run), run.record.worker) == (1, 0, "holder")
-    assert "runs and does not beat" in fleet.said("holder")
+    assert "runs but does not beat" in fleet.said("holder")
     assert "lease expired" not in fleet.said("other")
 
 
@@ -63,9 +63,9 @@ def test_it_has_all_its_other_runs_too(fleet: Fleet) -> None:
     """What else the worker has in hand when a stage seizes it stays with it as well, and goes on afterwards."""
     fleet.start("holder")
     beside = [fleet.submit({"name": "gate", "target": "stubborn"}) for _ in range(3)]
-    until(lambda: all(run.state == "started" for run in beside))
+    until(lambda: all(run.state == "running" for run in beside))
     run = fleet.submit({"name": "holds"}, input={"folder": str(fleet.folder), "seconds": HELD})
-    until(lambda: run.state == "started")
+    until(lambda: run.state == "running")
     fleet.start("other")
 
     assert run.result(timeout=60) == HELD
@@ -80,7 +80,7 @@ def test_a_worker_that_is_stopped_loses_its_runs_all_the_same(fleet: Fleet, stag
     fleet.start("first")
     if stage == "holds":
         run = hold(fleet, 60)
-        until(lambda: "runs and does not beat" in fleet.said("first"))
+        until(lambda: "runs but does not beat" in fleet.said("first"))
     else:
         run = fleet.submit({"name": "gate"})
         fleet.begun()
@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_leaves_no_deputy(fleet: Fleet, target: str) -> 
     """Not even where a process that the stage forked keeps open what the worker had; and its run is taken over."""
     fleet.start("first")
     run = hold(fleet, 60, target)
-    until(lambda: "runs and does not beat" in fleet.said("first"))
+    until(lambda: "runs but does not beat" in fleet.said("first"))
     (deputy,) = deputies(fleet, "first")
     fleet.start("second", mode="processes")
     try:
@@ -122,7 +122,8 @@ def test_a_deputy_that_dies_is_started_again(fleet: Fleet) -> None:
     fleet.start("holder")
     (first,) = deputies(fleet, "holder")
     first.kill()
-    until(lambda: [one for one in deputies(fleet, "holder") if one != first and not gone(one)], seconds=HEARTBEAT + 2)
+    until(lambda: gone(first))
+    until(lambda: deputies(fleet, "holder"), seconds=HEARTBEAT + 2)
 
     run = hold(fleet)
     fleet.start("other")
@@ -153,7 +154,7 @@ def test_a_run_that_is_to_be_cancelled_is_let_go(fleet: Fleet) -> None:
     fleet.start("holder")
     run = hold(fleet, 20)
     fleet.start("other")
-    until(lambda: "runs and does not beat" in fleet.said("holder"))
+    until(lambda: "runs but does not beat" in fleet.said("holder"))
 
     run.cancel()
 
@@ -207,8 +208,6 @@ def test_what_never_returns_holds_nothing_for_ever(redis: Redis, fleet: Fleet, t
 
     lines = (tmp_path / "said").read_text().splitlines()
     assert [" ".join(line.split()[1:2]) for line in lines] == ["WARNING", "ERROR"] * 2
-    assert f"worker holder (process {holder.pid})" in lines[1] and lines[1].endswith(
-        "held. Let such a stage run in a process of its own"
-    )
+    assert f"worker holder (process {holder.pid})" in lines[1] and "take its runs: held." in lines[1]
     assert any(now > deadline for now, deadline in seen), "it was renewed for ever"
     assert len({deadline for _, deadline in seen}) == pytest.approx(10, abs=3)

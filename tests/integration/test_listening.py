@@ -11,7 +11,8 @@ from rq.command import send_shutdown_command, send_stop_job_command
 from rq.serializers import JSONSerializer
 
 from fleet import Fleet, until
-from flowtilla.settings import RedisSettings, Settings
+from flowtilla.redis_settings import RedisSettings
+from flowtilla.settings import Settings
 from flowtilla_worker import claims
 from flowtilla_worker.claims import Claims
 from flowtilla_worker.connections import Connections

@@ -16,7 +16,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 from fleet import Fleet, until
 from flowtilla import AsyncClient, Client, keys
 from flowtilla.errors import QueueFull, QueueUnavailable, RunFailed
-from flowtilla.settings import LimitsSettings, RedisSettings
+from flowtilla.redis_settings import RedisSettings
+from flowtilla.settings import LimitsSettings
 from flowtilla.submission import prepare
 from flowtilla_worker.dev.dashboard import Dashboard
 from valkeys import Valkey

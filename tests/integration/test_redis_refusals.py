@@ -13,7 +13,7 @@ import flowtilla
 from fleet import Fleet, until
 from flowtilla import keys
 from flowtilla.errors import QueueUnavailable, RunNotFound
-from flowtilla.settings import RedisSettings
+from flowtilla.redis_settings import RedisSettings
 from valkeys import Valkey
 
 #: The user that the workers of these tests are.

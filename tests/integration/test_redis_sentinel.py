@@ -15,7 +15,8 @@ from fleet import Fleet, until
 from flowtilla import keys
 from flowtilla.connection import connect, connect_async
 from flowtilla.errors import QueueUnavailable
-from flowtilla.settings import RedisSettings, Settings
+from flowtilla.redis_settings import RedisSettings
+from flowtilla.settings import Settings
 from valkeys import SERVICE, Door, Valkey, Watched, watched
 
 #: Seconds in which everything has followed once there is a new master.

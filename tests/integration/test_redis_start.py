@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowtilla.connection import connect
-from flowtilla.settings import RedisSettings
+from flowtilla.redis_settings import RedisSettings
 from flowtilla_worker.checks import check, warnings
 from valkeys import Valkey, Watched, watched
 

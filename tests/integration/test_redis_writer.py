@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis import RedisError
 
+from flowtilla.redis_settings import RedisSettings
 from flowtilla.scripts import Script
-from flowtilla.settings import RedisSettings
 from flowtilla_worker import scripts
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.writer import Writer

@@ -14,11 +14,12 @@ from rq.serializers import JSONSerializer
 
 import flowtilla
 from flowtilla import keys
+from flowtilla.enqueue import enqueue
 from flowtilla.errors import RunFailed
 from flowtilla.run import Run
 from flowtilla.settings import ExecutorSettings, Settings
 from flowtilla.steps import drive
-from flowtilla.submission import enqueue, prepare
+from flowtilla.submission import prepare
 from flowtilla_executors.registry import create
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.worker import Worker

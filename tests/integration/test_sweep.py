@@ -14,7 +14,7 @@ from rq.serializers import JSONSerializer
 
 from fleet import Fleet, until
 from flowtilla import Run
-from flowtilla_worker.scripts import TURN
+from flowtilla_worker.scripts import SWEEP_DUE
 from house import KINDS, housekeep, put
 
 
@@ -123,7 +123,7 @@ def test_one_worker_of_the_fleet_sweeps_at_a_time(redis: Redis, kind: str) -> No
     """Until the time is over it is nobody's turn, whatever was written there before."""
 
     def turn(milliseconds: int) -> bool:
-        return bool(redis.eval(TURN.text, 1, "flowtilla:swept", milliseconds))
+        return bool(redis.eval(SWEEP_DUE.text, 1, "flowtilla:swept", milliseconds))
 
     put(redis, "flowtilla:swept", kind)
     assert [turn(60_000), turn(60_000), turn(60_000)] == [True, False, False]

@@ -11,7 +11,8 @@ from certificates import Authority
 from flowtilla.config import load, shown
 from flowtilla.connection import connect, connect_async
 from flowtilla.errors import ConfigurationError
-from flowtilla.settings import RedisSettings, Settings
+from flowtilla.redis_settings import RedisSettings
+from flowtilla.settings import Settings
 
 SECRETS = ("s3cret-of-the-server", "s3cret-of-the-sentinels")
 SENTINEL = {"service": "queue", "nodes": ["one:26379", "two"], "password": SECRETS[1]}

@@ -5,7 +5,7 @@ import logging
 from redis.exceptions import RedisError
 
 from flowtilla import keys
-from flowtilla.settings import RedisSettings
+from flowtilla.redis_settings import RedisSettings
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.scripts import BURY
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowtilla.connection import connect, connect_async
-from flowtilla.settings import RedisSettings
+from flowtilla.redis_settings import RedisSettings
 
 #: Seconds that connecting may take where a silent Redis is waited for.
 _CONNECT = 5.0

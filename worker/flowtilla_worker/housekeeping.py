@@ -11,7 +11,7 @@ from rq.utils import utcformat
 
 from flowtilla import keys
 from flowtilla.settings import Settings
-from flowtilla_worker.scripts import PROMOTE, REAP, TURN
+from flowtilla_worker.scripts import PROMOTE, REAP, SWEEP_DUE
 from flowtilla_worker.sweep import Sweep
 from flowtilla_worker.trouble import for_ever, tried
 from flowtilla_worker.writer import Writer
@@ -83,5 +83,5 @@ class Housekeeping:
         await for_ever(self._sweep_if_due, "sweeping up", _SWEEP / 5)
 
     async def _sweep_if_due(self) -> None:
-        if await self._writer.call(TURN, (keys.SWEPT,), (round(_SWEEP * 1000),), patient=False):
+        if await self._writer.call(SWEEP_DUE, (keys.SWEPT,), (round(_SWEEP * 1000),), patient=False):
             await self.sweep()

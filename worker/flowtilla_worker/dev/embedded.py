@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from flowtilla.connection import connect
 from flowtilla.errors import QueueUnavailable
-from flowtilla.settings import RedisSettings
+from flowtilla.redis_settings import RedisSettings
 from flowtilla_worker.dev.guarded import Guarded
 from flowtilla_worker.dev.ports import free_port
 

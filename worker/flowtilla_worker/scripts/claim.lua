@@ -57,7 +57,7 @@ local function hand_over(id, token, attempt)
 end
 
 local function note_damage(id, queue, found)
-  redis.pcall('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = name(queue), id = id, found = found}))
+  redis.pcall('LPUSH', KEYS[3], cjson.encode({at = stamp, queue = queue, id = id, found = found}))
   redis.pcall('LTRIM', KEYS[3], 0, 999)
   redis.pcall('EXPIRE', KEYS[3], KEEP)
 end
@@ -78,7 +78,7 @@ local function refuse(id, queue, why)
     cjson.encode({error = 'flowtilla.errors.MessageError', message = message}))
   redis.pcall('ZREM', KEYS[1], id)
   pcall(free, id)
-  redis.pcall('ZADD', FAILED .. name(queue), over, id)
+  redis.pcall('ZADD', FAILED .. queue, over, id)
   redis.pcall('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', '2', 'worker_name', worker)
   for _, key in ipairs({JOB .. id, RESULTS .. id, RUN .. id .. ':stages', RUN .. id .. ':values', RUN .. id .. ':log'}) do
     redis.pcall('EXPIRE', key, KEEP)
@@ -130,18 +130,18 @@ local function claim(id, queue)
   if alone and not (idle and #claimed == 1) then
     return 'aside'
   end
-  if not admit(id, name(queue), limits_in(said[3])) then
+  if not admit(id, queue, limits_in(said[3])) then
     return
   end
   local attempt = redis.call('HINCRBY', job, 'attempt', 1)
   local token = attempt .. '-' .. nonce .. '-' .. #claimed
   redis.call('ZADD', KEYS[1], deadline, id)
   redis.call('HSET', job, 'token', token, 'status', 'started', 'worker_name', worker, 'started_at', stamp,
-    'last_heartbeat', stamp, 'origin', name(queue))
+    'last_heartbeat', stamp, 'origin', queue)
   redis.call('HSETNX', job, 'first_began', now)
   redis.call('HDEL', job, 'suspect_since')
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
-  redis.pcall('ZADD', WIP .. name(queue), '+inf', id .. ':' .. token)
+  redis.pcall('ZADD', WIP .. queue, '+inf', id .. ':' .. token)
   hand_over(id, token, attempt)
   return alone and 'alone' or 'claimed'
 end
@@ -188,51 +188,23 @@ local function claim_next(line, queue)
   refuse(id, queue, why)
 end
 
--- Lets a namespace take turns, of which the one of the lowest score is next: behind one of each that does already, or it
--- would be served each time it comes back.
-local function enter(turns, namespace)
-  if not redis.call('ZSCORE', turns, namespace) then
-    local lowest = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2]
-    redis.call('ZADD', turns, (tonumber(lowest) or 0) + 1, namespace)
-  end
-end
-
--- Lets those take turns that have come. Returns the key that says whose turn it is, or nothing when nobody waits.
-local function turns_of(queue)
-  local turns, arrived = KEY.turns .. name(queue), KEY.arrived .. name(queue)
-  local pushed = redis.call('TYPE', queue)['ok'] == 'list' -- RQ's own tools only push
-  if not pushed and redis.call('EXISTS', turns, arrived) == 0 then
+-- Claims from the lines of a queue, each in its turn.
+local function claim_from(queue)
+  if not awaited(queue) then
     return
   end
   if #claimed == 1 then
     -- Before anything else is written: refused when memory is full, and then nothing has been taken.
     redis.call('SET', KEYS[4], '', 'EX', AGAIN)
   end
-  if redis.call('TYPE', turns)['ok'] ~= 'zset' then
-    redis.call('DEL', turns) -- somebody put something else there; the next sweep finds who waits
-  end
-  for _, namespace in ipairs(redis.pcall('SMEMBERS', arrived)) do
-    enter(turns, namespace)
-  end
-  redis.call('DEL', arrived)
-  if pushed then
-    enter(turns, 'default')
-  end
-  return turns
-end
-
--- Claims from the lines of a queue, each in its turn. A namespace is served as often as its weight says.
-local function claim_from(queue)
-  local turns, asides, passed = turns_of(queue), {}, 0
-  -- Who waits with no other needs no turns.
-  local only = turns and redis.call('ZCARD', turns) == 1 and redis.call('ZRANGE', turns, 0, 0)[1]
-  while turns and #claimed <= wanted do
-    local namespace = passed == 0 and only or redis.call('ZRANGE', turns, passed, passed)[1]
+  let_arrive(queue)
+  local asides, passed, only = {}, 0, only_one(queue)
+  while #claimed <= wanted do
+    local namespace = passed == 0 and only or in_turn(queue, passed)
     if not namespace then
       break
     end
-    local line = line_of(name(queue), namespace)
-    local aside = asides[namespace] or {}
+    local line, aside = line_of(queue, namespace), asides[namespace] or {}
     asides[namespace] = aside
     local what, id = 'empty', nil
     if #aside < ASIDE then
@@ -244,27 +216,24 @@ local function claim_from(queue)
       passed = passed + 1
     elseif what == 'empty' then
       only = nil
-      redis.call('ZREM', turns, namespace)
-      if line ~= queue then
-        redis.pcall('SREM', KEY.queues, line)
-      end
+      leave(queue, namespace)
     elseif what then
       if not only then
-        redis.call('ZINCRBY', turns, 1 / (WEIGHTS[namespace] or WEIGHTS['*'] or 1), namespace)
+        serve(queue, namespace, WEIGHTS[namespace] or WEIGHTS['*'] or 1)
       end
       wanted = what == 'alone' and 0 or wanted
     end
   end
   for namespace, aside in pairs(asides) do
     for i = #aside, 1, -1 do
-      redis.call('LPUSH', line_of(name(queue), namespace), aside[i])
+      redis.call('LPUSH', line_of(queue, namespace), aside[i])
     end
   end
 end
 
 for i = 1, QUEUES do
   if not switches[2 + i] then
-    claim_from(KEYS[5 + i])
+    claim_from(name(KEYS[5 + i]))
   end
 end
 if #claimed > 1 then

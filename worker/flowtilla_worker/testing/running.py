@@ -9,11 +9,12 @@ from typing import Any
 
 import fakeredis
 
+from flowtilla.enqueue import enqueue
 from flowtilla.loading import load_workflow
 from flowtilla.run import Run
 from flowtilla.settings import Settings
 from flowtilla.steps import drive
-from flowtilla.submission import enqueue, prepare
+from flowtilla.submission import prepare
 from flowtilla.workflow import Workflow
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.testing.executors import ExecutorLike, made
