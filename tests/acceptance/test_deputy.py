@@ -42,6 +42,12 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+def ignores(pid: int, signal_number: int) -> bool:
+    """Returns whether a process ignores a signal, as a deputy does once it has imported what it needs."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigIgn:")[1].split()[0], 16) >> (signal_number - 1) & 1)
+
+
 def lost(run: flowtilla.Run) -> tuple[int, int]:
     """Returns how often a run began, and how many workers it lost."""
     return run.record.attempt, run.record.losses
@@ -138,6 +144,7 @@ def test_a_signal_to_all_of_them_leaves_the_worker_its_deputy(fleet: Fleet, how:
     fleet.start("holder")
     run = hold(fleet)
     fleet.start("other")
+    until(lambda: "runs but does not beat" in fleet.said("holder"))
     (deputy,) = deputies(fleet, "holder")
 
     for process in (deputy.pid, fleet.workers["holder"].pid):
@@ -162,6 +169,7 @@ def test_a_run_that_is_to_be_cancelled_is_let_go(fleet: Fleet) -> None:
     assert not (fleet.folder / "begun-2").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_only_stages_that_share_the_interpreter_need_one(fleet: Fleet) -> None:
     """On processes there is none; on threads it is small, and nothing secret stands on its command line."""
     fleet.start("processes", mode="processes")
@@ -170,6 +178,7 @@ def test_only_stages_that_share_the_interpreter_need_one(fleet: Fleet) -> None:
 
     assert deputies(fleet, "processes") == []
     (deputy,) = deputies(fleet, "threads")
+    until(lambda: ignores(deputy.pid, signal.SIGTERM))
     assert deputy.cmdline()[1:3] == ["-m", "flowtilla_worker.stand_in"]
     assert not any(fleet.url in part for part in deputy.cmdline())
     assert deputy.memory_info().rss < 24 * 1024 * 1024

@@ -31,7 +31,13 @@ def bench(**settings: Any) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Bench]:
+def others() -> set[int]:
+    """The driver processes of executors that other tests share."""
+    return set(drivers())
+
+
+@pytest.fixture(scope="module")
+def local(others: set[int]) -> Iterator[Bench]:
     """An executor with a cluster of its own."""
     made = bench(cpus=2, memory="2GB", resources={"wheels": 3}, env_vars={"SIX": 6}, require_gpus=False)
     before = dict(os.environ), (Path.home() / ".ray" / "auth_token").exists()
@@ -54,9 +60,9 @@ def test_it_has_what_it_was_given(local: Bench) -> None:
         local.submit(call(f.give, memory=4 * 10**9))
 
 
-def test_only_this_machine_can_reach_it(local: Bench) -> None:
+def test_only_this_machine_can_reach_it(local: Bench, others: set[int]) -> None:
     """All that listens does so on loopback."""
-    [session] = drivers()
+    [session] = set(drivers()) - others
     listening = {
         connection.laddr.ip
         for pid in members(session)
@@ -67,10 +73,10 @@ def test_only_this_machine_can_reach_it(local: Bench) -> None:
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def test_only_its_worker_can_use_it(local: Bench) -> None:
+def test_only_its_worker_can_use_it(local: Bench, others: set[int]) -> None:
     """It asks for a token of its own."""
     grpc = pytest.importorskip("grpc")
-    [session] = drivers()
+    [session] = set(drivers()) - others
     [store] = [psutil.Process(pid) for pid in members(session, "gcs/gcs_server")]
     [port] = [each.laddr.port for each in store.net_connections("inet") if each.status == psutil.CONN_LISTEN]
 

@@ -37,7 +37,13 @@ def bench(**settings: Any) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Bench]:
+def others() -> set[int]:
+    """The driver processes of executors that other tests share."""
+    return set(drivers())
+
+
+@pytest.fixture(scope="module")
+def local(others: set[int]) -> Iterator[Bench]:
     """An executor with a cluster of its own, which every test here kills and starts again."""
     made = bench(cpus=1, object_store_memory="100MB")
     yield made
@@ -73,13 +79,15 @@ def again(executor: Bench) -> None:
         ("gcs/gcs_server", r"the local Ray cluster is lost: its control store \(GCS\) at 127.0.0.1:.* does not answer"),
     ],
 )
-def test_a_local_cluster_that_dies_is_lost(local: Bench, victim: str, said: str, tmp_path: Path) -> None:
+def test_a_local_cluster_that_dies_is_lost(
+    local: Bench, others: set[int], victim: str, said: str, tmp_path: Path
+) -> None:
     """The error names what died; calls that wait, and those that come after, hear it; the executor starts again."""
     began = tmp_path / "began"
     running = local.submit(call(f.start_and_wait, str(began)))
     local.until(began.exists, "the call did not begin")
     waiting = local.submit(call(f.give, 1))
-    [session] = drivers()
+    [session] = set(drivers()) - others
     [pid] = members(session, victim)
 
     error = lose(local, pid, [running, waiting])
@@ -90,10 +98,10 @@ def test_a_local_cluster_that_dies_is_lost(local: Bench, victim: str, said: str,
     again(local)
 
 
-def test_a_driver_process_that_dies_is_a_lost_cluster(local: Bench, tmp_path: Path) -> None:
+def test_a_driver_process_that_dies_is_a_lost_cluster(local: Bench, others: set[int], tmp_path: Path) -> None:
     """Nothing of its cluster stays behind."""
     finished = local.finished(call(f.give, "x" * 100_000))
-    [pid] = drivers()
+    [pid] = set(drivers()) - others
 
     error = lose(local, pid, [local.submit(call(time.sleep, 100))])
 

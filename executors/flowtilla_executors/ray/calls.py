@@ -12,6 +12,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from flowtilla.cancellation import GRACE
+from flowtilla_executors.ray.client import ENDED
 from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
 from flowtilla_executors.ray.lines import Inbox, open_mailbox
 from flowtilla_executors.ray.options import Need, Options
@@ -163,7 +164,7 @@ class Calls:
 
     def _disconnected(self) -> None:
         """Takes note that Ray Client has given up, which is for good."""
-        self._watch.give_up("its Ray Client server ended the session")
+        self._watch.give_up(ENDED)
 
     def _read_letters(self) -> None:
         """Takes what the mailbox has, for ever."""

@@ -8,6 +8,12 @@ from ray.core.generated.ray_client_pb2 import ClusterInfoType  # type: ignore[at
 from ray.util.client import ray as ray_client
 from ray.util.client.worker import Worker
 
+#: How a session ended that its server lost.
+ENDED = "its Ray Client server ended the session"
+
+#: What gRPC says when nobody answers.
+_SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+
 #: Sessions that are asked for until one lives: the server forks while gRPC is at work in it, which some of those
 #: processes do not survive, one of three on a busy machine. It says so within a second.
 _BIRTHS = 10
@@ -44,15 +50,18 @@ def nodes(patience: float) -> list[dict[str, Any]]:
         patience: seconds that the server may take to answer.
 
     Raises:
-        ConnectionError: it does not answer; says how.
+        ConnectionError: it does not answer, or knows the session no more; says which.
     """
     try:
         session = ray_client.get_context().client_worker  # type: ignore[no-untyped-call]
         found: list[dict[str, Any]] = session.get_cluster_info(ClusterInfoType.NODES, timeout=patience)
     except grpc.RpcError as error:
-        raise ConnectionError(error.code().name) from error
+        if error.code() in _SILENT:
+            raise ConnectionError(f"its Ray Client server does not answer: {error.code().name}") from error
+        # The server in front answers for that of the session, which died: it was cancelled, or who asks is a stranger.
+        raise ConnectionError(ENDED) from error
     except ValueError as error:  # what gRPC says while Ray Client makes the channel anew, or has given up
-        raise ConnectionError("it closed the connection") from error
+        raise ConnectionError("its Ray Client server does not answer: it closed the connection") from error
     return found
 
 

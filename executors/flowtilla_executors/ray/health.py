@@ -94,12 +94,9 @@ class ClientCluster:
         """Returns what the nodes have.
 
         Raises:
-            ConnectionError: the server does not answer.
+            ConnectionError: the server does not answer, or has ended the session.
         """
-        try:
-            nodes = client.nodes(_CLIENT_PATIENCE)
-        except ConnectionError as error:
-            raise ConnectionError(f"its Ray Client server does not answer: {error}") from error
+        nodes = client.nodes(_CLIENT_PATIENCE)
         return Nodes([_named(node["Resources"]) for node in nodes if node["Alive"]])
 
 
