@@ -13,7 +13,8 @@ from typing import IO, Any
 from pydantic import SecretStr
 
 from flowtilla.settings import Settings
-from flowtilla_worker.stand_in import Held, Slate
+from flowtilla_worker.leases import Held
+from flowtilla_worker.stand_in import Slate
 from flowtilla_worker.trouble import complain
 
 #: Seconds for which leases are renewed for a worker that does not beat: what lasts longer may last for ever.

@@ -3,22 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
-from redis.exceptions import NoScriptError
-from rq.utils import utcformat
 from rq.worker import WorkerStatus
 
-from flowtilla import keys
 from flowtilla.settings import WorkerSettings
-from flowtilla_worker.scripts import RENEW
-from flowtilla_worker.stand_in import Held
+from flowtilla_worker.leases import Held, renew
 from flowtilla_worker.trouble import complain
-
-#: How many leases the worker's record in RQ outlives its last beat.
-_RECORD_LEASES = 6
 
 
 class Heartbeat:
@@ -107,35 +98,3 @@ class Heartbeat:
             self._heard(lost, cancelled)
         if not known and not self._stopped:
             self._forgotten(self._redis)
-
-
-def renew(
-    redis: Any, worker: str, lease: float, held: Held, fields: Mapping[str, str] = MappingProxyType({})
-) -> tuple[bool, list[str], list[str]]:
-    """Renews the leases of a worker's runs, and RQ's record of the worker.
-
-    Args:
-        redis: a blocking connection.
-        worker: the worker's name.
-        lease: seconds that a lease lasts.
-        held: run id and token of each run in hand.
-        fields: further fields of the record.
-
-    Returns:
-        Whether there is such a record, the ids of runs that are lost, and of those to cancel.
-    """
-    args = (
-        round(lease * 1000),
-        max(1, round(lease * _RECORD_LEASES)),
-        utcformat(datetime.now(UTC)),
-        keys.job(""),
-        2 * len(fields),
-        *(part for pair in fields.items() for part in pair),
-        *(part for pair in held for part in pair),
-    )
-    names = (keys.LEASES, keys.worker(worker))
-    try:
-        known, lost, cancelled = redis.evalsha(RENEW.sha, len(names), *names, *args)
-    except NoScriptError:
-        known, lost, cancelled = redis.eval(RENEW.text, len(names), *names, *args)
-    return bool(known), [one.decode() for one in lost], [one.decode() for one in cancelled]

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowtilla_worker.leases import Held
 
 _log = logging.getLogger("flowtilla.worker")
 
@@ -21,9 +24,6 @@ _OVERDUE = 1.5
 
 #: The states of a process that does not run: stopped, traced, dead.
 _NOT_RUNNING = "TtZXx"
-
-#: Run id and token of each run in hand.
-Held = Sequence[tuple[str, str]]
 
 
 class Slate:
@@ -36,12 +36,12 @@ class Slate:
     def __init__(self, file: int) -> None:
         self._file = file
 
-    def write(self, beaten: float, held: Held) -> None:
+    def write(self, beaten: float, held: "Held") -> None:
         """Notes when the worker beat last, by the machine's clock, and what it holds."""
         text = json.dumps([beaten, held]).encode()
         os.pwrite(self._file, b"%08x%s\n" % (zlib.crc32(text), text), 0)
 
-    def read(self) -> tuple[float, Held]:
+    def read(self) -> "tuple[float, Held]":
         """Returns what was noted."""
         line, _, _ = os.pread(self._file, os.fstat(self._file).st_size, 0).partition(b"\n")
         checksum, text = line[:8], line[8:]
@@ -92,7 +92,7 @@ class StandIn:
                 elif self._seconds < math.inf:
                     self._give_up(held)
 
-    def _stand_in(self, held: Held) -> float:
+    def _stand_in(self, held: "Held") -> float:
         """Renews the leases of runs, and returns in how many seconds it is to be done again."""
         # Imported when it is needed, which is rarely: until then this process takes a third of the memory.
         from flowtilla_worker.trouble import complain
@@ -118,7 +118,7 @@ class StandIn:
         self._seconds += pause
         return pause
 
-    def _give_up(self, held: Held) -> None:
+    def _give_up(self, held: "Held") -> None:
         self._seconds = math.inf
         _log.error(
             "worker %s (process %d) has not beaten for %g s: its leases are renewed no more, and other workers take "
@@ -129,12 +129,12 @@ class StandIn:
             ", ".join(run_id for run_id, _ in held),
         )
 
-    def _connected(self) -> Callable[[Held], tuple[bool, list[str], list[str]]]:
+    def _connected(self) -> Callable[["Held"], tuple[bool, list[str], list[str]]]:
         """Returns what renews leases, and gets ready to log."""
         from flowtilla.redis_settings import RedisSettings
         from flowtilla.settings import LoggingSettings
         from flowtilla_worker.connections import Connections
-        from flowtilla_worker.heartbeat import renew
+        from flowtilla_worker.leases import renew
         from flowtilla_worker.logsetup import configure_logging
 
         configure_logging(LoggingSettings.model_validate(self._told["logging"]))

@@ -1,0 +1,50 @@
+"""Renewing the leases of a worker's runs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from redis.exceptions import NoScriptError
+from rq.utils import utcformat
+
+from flowtilla import keys
+from flowtilla_worker.scripts import RENEW
+
+#: How many leases the worker's record in RQ outlives its last beat.
+_RECORD_LEASES = 6
+
+#: Run id and token of each run in hand.
+Held = Sequence[tuple[str, str]]
+
+
+def renew(
+    redis: Any, worker: str, lease: float, held: Held, fields: Mapping[str, str] = MappingProxyType({})
+) -> tuple[bool, list[str], list[str]]:
+    """Renews the leases of a worker's runs, and RQ's record of the worker.
+
+    Args:
+        redis: a blocking connection.
+        worker: the worker's name.
+        lease: seconds that a lease lasts.
+        held: run id and token of each run in hand.
+        fields: further fields of the record.
+
+    Returns:
+        Whether there is such a record, the ids of runs that are lost, and of those to cancel.
+    """
+    args = (
+        round(lease * 1000),
+        max(1, round(lease * _RECORD_LEASES)),
+        utcformat(datetime.now(UTC)),
+        keys.job(""),
+        2 * len(fields),
+        *(part for pair in fields.items() for part in pair),
+        *(part for pair in held for part in pair),
+    )
+    names = (keys.LEASES, keys.worker(worker))
+    try:
+        known, lost, cancelled = redis.evalsha(RENEW.sha, len(names), *names, *args)
+    except NoScriptError:
+        known, lost, cancelled = redis.eval(RENEW.text, len(names), *names, *args)
+    return bool(known), [one.decode() for one in lost], [one.decode() for one in cancelled]
