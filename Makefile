@@ -20,7 +20,7 @@ demo: $(DEMO)
 	@$(ALONE) $(BIN)/python examples/weather/demo.py
 
 # Much of a test is waiting, so as many processes as this share them.
-JOBS = 2
+JOBS = 3
 test: $(DEV)
 	@$(ALONE) $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
 

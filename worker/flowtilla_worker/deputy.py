@@ -20,6 +20,9 @@ from flowtilla_worker.trouble import complain
 #: Seconds for which leases are renewed for a worker that does not beat: what lasts longer may last for ever.
 LONGEST = 15 * 60.0
 
+#: Seconds that the process has to end by itself.
+_GONE = 0.5
+
 
 class Deputy:
     """Has a worker's leases renewed while a stage holds the worker's interpreter, so that its heart cannot beat.
@@ -90,10 +93,13 @@ class Deputy:
     def _end(self) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
-            # It has nothing to put in order.
-            self._process.kill()
-            self._process.wait()
             self._process.stdin.close()
+            try:
+                self._process.wait(_GONE)
+            except subprocess.TimeoutExpired:
+                # A process that a stage forked may hold the pipe open. It has nothing to put in order.
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def _told(self) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import multiprocessing.util
 import os
 
 from redis.exceptions import RedisError
@@ -62,7 +63,8 @@ async def _serve(worker: Worker, burst: bool, supervised: bool) -> int:
         code = DRAINED
     if worker.pressed:
         # Nothing stops a thread in which a cluster is being started, say, and Python would wait for it; and then take
-        # itself apart at leisure.
+        # itself apart at leisure. Child processes, for which multiprocessing would wait, end when this one is gone.
+        atexit.unregister(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         os._exit(code)
     return code

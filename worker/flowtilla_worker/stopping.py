@@ -15,7 +15,7 @@ CLAIMED, HANDED_BACK, GIVEN_UP, CLOSED, GONE = 0.2, 0.3, 0.38, 0.45, 0.5
 
 #: And when a process that has not ended by then is ended by force: by itself, or else by its supervisor. What is left
 #: then is for the supervisor to see to the runs, and to end, on a machine that is busy.
-_FORCED, _KILLED = 0.6, 0.64
+_FORCED, _KILLED = 0.65, 0.7
 
 #: Seconds that a step may take when nobody waits for the end.
 _UNHURRIED = 10.0
