@@ -4,6 +4,7 @@ python benchmarks/worker_life.py [--kills 20] [--queued 1000000]
 """
 
 import argparse
+import asyncio
 import random
 import signal
 import statistics
@@ -12,6 +13,9 @@ import time
 import noop
 from fleet import Bench, bench, show
 from flowtilla import Stage, Workflow
+from flowtilla_worker.claims import Claims
+from flowtilla_worker.connections import Connections
+from flowtilla_worker.writer import Writer
 
 NOOP = Workflow("noop", [Stage(name="nothing", target=noop.nothing)])
 FIVE = Workflow(
@@ -90,18 +94,20 @@ def depth(on: Bench, queued: int) -> None:
 
 def claim(on: Bench) -> float:
     """Returns the server's microseconds for a claim, the median of 50."""
-    from flowtilla import keys
-    from flowtilla_worker.scripts import CLAIM
+    return asyncio.run(_claim(on))
 
-    names = (keys.LEASES, keys.SUSPENDED, keys.DAMAGED, keys.queue("default"))
-    prefixes = (keys.job(""), keys.registry("wip", ""), keys.queue(""), keys.RUN)
+
+async def _claim(on: Bench) -> float:
+    redis = Connections(on.client.settings.redis).asyncio()
+    writer = Writer(redis)
+    claims = Claims(writer, "bench", on.client.settings)
     times = []
-    for number in range(50):
+    for _ in range(50):
         on.redis.config_resetstat()
-        on.redis.eval(
-            CLAIM.text, len(names), *names, 16, "bench", f"n{number}", 10_000, "now", *prefixes, "data", "origin"
-        )
-        times.append(on.redis.info("commandstats")["cmdstat_eval"]["usec"])
+        assert len(await claims.take(16, idle=True)) == 16
+        times.append(on.redis.info("commandstats")["cmdstat_evalsha"]["usec"])
+    await writer.close()
+    await redis.aclose()
     return statistics.median(times)
 
 
