@@ -15,7 +15,7 @@ from flowtilla.targets import import_path
 from flowtilla_executors import Call, Executor, Items, Joined, Literal, Outcome, Parent
 from flowtilla_worker.testing.loop import on_loop
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass

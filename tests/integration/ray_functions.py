@@ -35,9 +35,9 @@ def evict(size, count):
 
 
 def eat(pieces):
-    """Takes memory, a piece of 64 MiB at a time, which it really uses."""
+    """Takes memory, a piece of 256 MiB at a time, which it really uses."""
     eaten = []
     for _ in range(pieces):
-        eaten.append(b"x" * 64 * 1024**2)
+        eaten.append(b"x" * 256 * 1024**2)
         time.sleep(0.02)
     return len(eaten)

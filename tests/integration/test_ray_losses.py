@@ -170,8 +170,8 @@ def test_a_call_that_only_an_absent_node_could_run_waits_for_it(tmp_path: Path) 
 
 def test_a_stage_that_eats_its_nodes_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray kills it before the machine suffers; it is tried again as often as any that is lost, and others go on."""
-    # Room for Ray itself, and for other tests beside this one.
-    threshold = min(0.95, (get_used_memory() + 4 * 2**30) / get_system_memory())
+    # Room for Ray itself, and for what other tests beside this one take meanwhile.
+    threshold = min(0.95, (get_used_memory() + 3 * 2**30) / get_system_memory())
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
     cramped = bench(cpus=1, object_store_memory="100MB")
