@@ -5,12 +5,14 @@ Outside one the configuration's are, and what is put is seen at once.
 """
 
 import builtins
+from functools import partial
 from typing import Any
 
 from flowtilla.context import Context, current
 from flowtilla.storage.artifact import Artifact
 from flowtilla.storage.place import namespace_here, store_here
 from flowtilla.storage.record import ArtifactRecord
+from flowtilla.storage.staged import Staged
 
 _AREA = "artifacts"
 
@@ -40,8 +42,10 @@ def put(
     context, store, place = current(), store_here(_AREA), namespace_here(namespace)
     if context is None:
         return store.put(place, name, value, format=format, metadata=metadata)
+    # Whatever becomes of this attempt, the sweep after the run's retention finds what it never published.
+    note = partial(Staged(store.settings, context.namespace, context.run_id).note, place, name)
     record = store.stage(
-        place, name, value, format=format, metadata=metadata, run_id=context.run_id, stage=context.stage
+        place, name, value, format=format, metadata=metadata, run_id=context.run_id, stage=context.stage, note=note
     )
     # Published with the stage's commit: an attempt that lost its lease must not be seen.
     context._staged.append(record.model_dump(mode="json"))
@@ -88,7 +92,7 @@ def delete(name: str, *, namespace: str | None = None) -> bool:
     if context is not None:
         context._staged[:] = [one for one in context._staged if (one["namespace"], one["name"]) != (place, name)]
     for record in mine:
-        store.discard(record)
+        store.discard(record.namespace, record.name, record.version)
     return store.delete(place, name) or bool(mine)
 
 

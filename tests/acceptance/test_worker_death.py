@@ -14,6 +14,8 @@ from rq.utils import utcparse
 
 from fleet import LEASE, Fleet, until
 from flowtilla.errors import RunQuarantined
+from flowtilla.storage import ArtifactStore
+from house import housekeep
 
 #: A stage that is committed, then one that waits for the test.
 MARK_THEN_GATE = ({"name": "mark"}, {"name": "gate", "depends_on": ["mark"]})
@@ -57,7 +59,7 @@ def test_a_frozen_worker_that_thaws_writes_nothing(
     """SIGSTOP for longer than the lease, of the worker and all that it started: the other attempt's outcome stands.
 
     The old attempt finds its gate open, prints, stores, returns, and gives up: no key and no file changes, but for
-    versions of artifacts that no reader finds.
+    versions of artifacts that no reader finds, and they go when the run does.
     """
     lease, heartbeat, frozen = times
     fleet.start("first", executor=executor, lease=lease, heartbeat=heartbeat)
@@ -75,16 +77,12 @@ def test_a_frozen_worker_that_thaws_writes_nothing(
     def keys() -> dict[bytes, bytes | None]:
         return {key: redis.dump(key) for key in redis.keys(f"*{run.id}*")}
 
-    def files() -> dict[Path, bytes]:
+    def files(seen: bool = True) -> dict[Path, bytes]:
         found = {path: path.read_bytes() for path in (fleet.folder / "storage").rglob("*") if path.is_file()}
-        hidden = {
-            path
-            for path in found
-            if "artifacts" in path.parts
-            and path.parent.name != "from"
-            and path.parent.with_suffix(".json") not in found
-        }
-        return {path: found[path] for path in found.keys() - hidden}
+        versions = {path for path in found if "artifacts" in path.parts and path.parent.name != "from"}
+        hidden = {path for path in versions if path.parent.with_suffix(".json") not in found}
+        hidden |= {path for path in found if "staged" in path.parts}
+        return {path: found[path] for path in (found.keys() - hidden if seen else hidden)}
 
     until(lambda: time.monotonic() > thaw, seconds=frozen + 1)
     before = keys(), files()
@@ -100,6 +98,13 @@ def test_a_frozen_worker_that_thaws_writes_nothing(
     assert run.record.attempt == 2
     assert run.artifacts["from"].read() == {"attempt": 2}
     assert {line.attempt for line in run.logs()} == {1, 2}
+
+    assert files(seen=False)
+    redis.delete(f"rq:job:{run.id}")
+    redis.zadd("flowtilla:ended", {f"default/{run.id}": 0})
+    housekeep(fleet.settings, "sweep")
+    assert not files(seen=False)
+    assert ArtifactStore(fleet.settings.storage).get("default", "from").read() == {"attempt": 2}
 
 
 def test_sigterm_lets_runs_finish(fleet: Fleet) -> None:

@@ -108,8 +108,6 @@ class Harness:
             wrong += found
             for sentence in wrong:
                 print(f"VIOLATION: {sentence}", flush=True)
-            unpublished = leftovers.unpublished(self._folder / "storage")
-            print(f"versions of artifacts that nobody published: {len(unpublished)}")
             wrong += leftovers.let_time_pass(redis, records, self._folder / "storage")
             for slot in slots:
                 slot.ask_to_stop()

@@ -13,7 +13,7 @@ _OF_THE_FLEET = (keys.QUEUES, keys.NAMESPACES, keys.LOOKED, keys.WORKERS)
 #: RQ's registries of ended runs, which its own maintenance clears every ten minutes; our index, cleared by the sweep.
 _REGISTRIES = tuple(keys.registry(kind, "") for kind in ("finished", "failed", "canceled"))
 #: What a run leaves in storage besides its artifacts.
-_AREAS = ("results", "logs", "checkpoints")
+_AREAS = ("results", "logs", "checkpoints", "staged")
 
 
 def in_hand(redis: Redis) -> Iterator[str]:
@@ -65,9 +65,11 @@ def let_time_pass(redis: Redis, runs: Collection[str], storage: Path) -> Iterato
     for area in _AREAS:
         if files := [path for path in (storage / area).rglob("*") if path.is_file()]:
             yield f"{len(files)} files are left in {area} of runs that are gone, such as {files[0]}"
+    if versions := _unpublished(storage):
+        yield f"{len(versions)} versions of artifacts are left that nobody published, such as {versions[0]}"
 
 
-def unpublished(storage: Path) -> list[Path]:
+def _unpublished(storage: Path) -> list[Path]:
     """Returns the versions of artifacts that nobody published, and nobody will: their attempts ended badly."""
     # {namespace}/{name}/{version}/... beside {version}.json, once it was published.
     versions = [path for path in (storage / "artifacts").glob("*/*/*") if path.is_dir()]

@@ -83,7 +83,7 @@ def test_the_life_of_an_artifact(store: ArtifactStore) -> None:
 def test_discarded_leaves_nothing(store: ArtifactStore) -> None:
     """A staged version that was discarded is gone with its files."""
     staged = store.stage("ns", "value", "x")
-    store.discard(staged)
+    store.discard("ns", "value", staged.version)
     with pytest.raises(StorageError):
         store.artifact(staged).read()
     with pytest.raises(StorageError):

@@ -22,6 +22,7 @@ from flowtilla.storage.layout import Layout
 from flowtilla.storage.logs import load_log
 from flowtilla.storage.record import check_relative
 from flowtilla.storage.results import load_result
+from flowtilla.storage.staged import Staged
 
 #: What paths that lead astray are made of: dots and slashes, plain, escaped once, twice and badly, and as look-alikes.
 PIECES = [
@@ -168,6 +169,11 @@ def maze(tmp_path: Path) -> Path:
             (folder / link).symlink_to(target)
         Path(store.get("ns", "b").path).unlink()
         Path(store.get("ns", "b").path).symlink_to(outside / "secret")
+    notes = root / "staged" / "ns"
+    (notes / "b").mkdir(parents=True)
+    (notes / "a").symlink_to(outside)
+    for note in ("ns.a.current", "ns.linked.1700000000000000-0123abcd", "...secret", "ns.b.1700000000000000-0123abcd"):
+        (notes / "b" / note).touch()
     return tmp_path
 
 
@@ -225,7 +231,9 @@ def _uses(
         lambda: store.purge(namespace, name),
         lambda: store.namespaces(),
         lambda: store.publish(recorded()),
-        lambda: store.discard(recorded()),
+        lambda: store.discard(namespace, name, record["version"]),
+        lambda: Staged(settings, namespace, name).note("ns", "a", "1700000000000000-0123abcd"),
+        lambda: Staged(settings, namespace, name).purge(),
         lambda: store.artifact(recorded()).read(allow_pickle=True),
         lambda: store.artifact(recorded()).open().read(),
         lambda: load_result(settings, namespace, name, {"record": record}),

@@ -1,5 +1,6 @@
 """What runs keep for themselves: results and checkpoints."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 
 from flowtilla.errors import StorageError, ValueNotStorable
 from flowtilla.settings import StorageSettings
-from flowtilla.storage import ArtifactStore
+from flowtilla.storage import ArtifactRecord, ArtifactStore
 from flowtilla.storage.checkpoints import load_checkpoint, save_checkpoint
 from flowtilla.storage.logs import load_log, store_log
 from flowtilla.storage.results import load_result, store_result
+from flowtilla.storage.staged import Staged
 
 
 class Point:
@@ -111,3 +113,47 @@ def test_a_purged_run_leaves_nothing_of_its_own(settings: StorageSettings, data:
     assert not list(Path(settings.base_path).rglob("*run-1*"))
     assert load_result(settings, "ns", "run-2", other) == 2
     assert ArtifactStore(settings).get("ns", "summary").read() == 3
+
+
+def test_what_a_run_staged_and_never_published_goes_with_it(settings: StorageSettings) -> None:
+    """Whole or half written, in whatever namespace; what was published stays, and so does what others staged."""
+    store, own, other = ArtifactStore(settings), Staged(settings, "ns", "run-1"), Staged(settings, "ns", "run-2")
+
+    def stage(name: str, value: str, by: Staged, namespace: str = "ns") -> ArtifactRecord:
+        return store.stage(namespace, name, value, note=partial(by.note, namespace, name))
+
+    shown, hidden = stage("a", "shown", own), stage("a", "hidden", own)
+    stage("b", "elsewhere", own, "other")
+    theirs = stage("a", "theirs", other)
+    store.publish(shown)
+    half = Path(settings.base_path, "artifacts", "ns", "c", "1700000000000000-0123abcd")
+    own.note("ns", "c", half.name)
+    half.mkdir(parents=True)
+    (half / "c.txt").write_text("hal")
+
+    own.purge()
+
+    assert store.get("ns", "a").read() == "shown"
+    assert store.artifact(theirs).read() == "theirs"
+    with pytest.raises(StorageError):
+        store.artifact(hidden).read()
+    assert sorted(path.name for path in Path(settings.base_path).glob("*/*")) == ["ns", "ns"]
+    assert not half.parent.exists()
+    other.purge()
+    own.purge()
+    assert [path.name for path in Path(settings.base_path, "artifacts", "ns", "a").iterdir() if path.is_dir()] == [
+        shown.version
+    ]
+
+
+@pytest.mark.parametrize("note", ["a.current", "ns.a.current", "ns.a.", "...", "ns.a.1700000000000000-0123abcd.x"])
+def test_a_strange_note_removes_nothing(settings: StorageSettings, note: str) -> None:
+    """Only what is named like a version is one."""
+    store = ArtifactStore(settings)
+    kept = store.put("ns", "a", "kept")
+    own = Staged(settings, "ns", "run-1")
+    own.note("ns", "a", kept.record.version)
+    Path(settings.base_path, "staged", "ns", "run-1", note).touch()
+    own.purge()
+    assert store.get("ns", "a").read() == "kept"
+    assert not Path(settings.base_path, "staged", "ns").exists()

@@ -117,13 +117,13 @@ def test_old_versions_are_pruned(store: ArtifactStore, monkeypatch: pytest.Monke
 def test_discarded_is_gone(store: ArtifactStore) -> None:
     """Discarding removes what was staged and cannot touch what was published."""
     staged = store.stage("ns", "value", 1)
-    store.discard(staged)
-    store.discard(staged)
+    store.discard("ns", "value", staged.version)
+    store.discard("ns", "value", staged.version)
     with pytest.raises(StorageError, match="not there"):
         store.publish(staged)
     assert not store.exists("ns", "value")
     published = store.put("ns", "value", 2)
-    store.discard(published.record)
+    store.discard("ns", "value", published.record.version)
     assert store.get("ns", "value").read() == 2
 
 

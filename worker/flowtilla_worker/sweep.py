@@ -13,6 +13,7 @@ from flowtilla import keys
 from flowtilla.errors import InvalidName
 from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
+from flowtilla.storage.staged import Staged
 from flowtilla_worker.scripts import ADOPT, LET_IN, LINE_UP, TIDY
 from flowtilla_worker.trouble import tried
 from flowtilla_worker.writer import Writer
@@ -29,7 +30,7 @@ _PAGE, _PAGES = 200, 50
 #: Seconds until files that could not be removed are tried again: others wait behind them.
 _LATER = 3600
 
-#: What a run leaves in storage besides its artifacts, which outlive it.
+#: What a run leaves in storage besides its artifacts, which outlive it once they are published.
 _AREAS = ("results", "logs", "checkpoints")
 
 #: Job statuses of a run that somebody queued again after it had ended.
@@ -148,3 +149,4 @@ class Sweep:
     def _remove_files(self, namespace: str, run_id: str) -> None:
         for area in _AREAS:
             ArtifactStore(self._storage, area).purge(namespace, run_id)
+        Staged(self._storage, namespace, run_id).purge()

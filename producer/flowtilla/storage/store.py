@@ -2,6 +2,7 @@
 
 import builtins
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flowtilla.errors import ArtifactNotFound, InvalidName
@@ -47,6 +48,7 @@ class ArtifactStore:
         metadata: dict[str, Any] | None = None,
         run_id: str | None = None,
         stage: str | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> ArtifactRecord:
         """Writes a new version that no reader sees before it is published.
 
@@ -56,6 +58,7 @@ class ArtifactStore:
             format: how; None finds the format that gives the value back.
             metadata: what to remember with it: JSON.
             run_id, stage: where it is made.
+            note: told the version before anything of it is written.
 
         Raises:
             InvalidName: the namespace or the name breaks the rule.
@@ -68,6 +71,8 @@ class ArtifactStore:
         current = versions.current()
         version = new_version(after=current.version if current else None)
         self._files.prepare(namespace)
+        if note is not None:
+            note(version)
         digest, sizes = versions.write(version, content)
         return ArtifactRecord(
             namespace=namespace,
@@ -95,9 +100,9 @@ class ArtifactStore:
         """
         return self._versions(record.namespace, record.name).publish(record)
 
-    def discard(self, record: ArtifactRecord) -> None:
+    def discard(self, namespace: str, name: str, version: str) -> None:
         """Removes a staged version that will not be published; a published one stays."""
-        self._versions(record.namespace, record.name).discard(record.version)
+        self._versions(namespace, name).discard(version)
 
     def put(
         self,

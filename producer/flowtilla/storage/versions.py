@@ -110,7 +110,7 @@ class Versions:
 
     def discard(self, version: str) -> None:
         """Removes a version, unless it was published."""
-        if self.published(version) is None:
+        if VERSION.match(version) and self.published(version) is None:
             self._remove(version)
 
     def delete(self) -> bool:

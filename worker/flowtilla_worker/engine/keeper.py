@@ -120,7 +120,8 @@ class Keeper:
     async def discard(self, artifacts: Sequence[Mapping[str, Any]]) -> None:
         """Removes artifacts that will never be published."""
         for one in artifacts:
-            await asyncio.to_thread(self._artifacts.discard, ArtifactRecord.model_validate(one))
+            record = ArtifactRecord.model_validate(one)
+            await asyncio.to_thread(self._artifacts.discard, record.namespace, record.name, record.version)
 
     async def _publish(self, record: ArtifactRecord) -> None:
         for pause in _PAUSES:
