@@ -15,11 +15,11 @@ import pytest
 
 import executor_functions as f
 from backends import Backend
-from dask_cluster import dask_cluster, start_scheduler, start_worker
+from dask_cluster import dask_cluster, end, start_scheduler, start_worker
 from executor_bench import Bench, call, making
 from fleet import until
 from flowtilla.errors import ClusterLost, ClusterUnreachable
-from flowtilla_executors.dask import DaskExecutor
+from flowtilla_executors.dask import DaskExecutor, connection
 
 #: Seconds within which a cluster's death must be known.
 KNOWN = 10.0
@@ -199,6 +199,25 @@ def test_a_cluster_without_workers_cannot_be_joined(tmp_path):
         address = start_scheduler(tmp_path, stack)
 
         with pytest.raises(ClusterUnreachable, match=r"no workers: start some with `dask worker tcp://"):
+            Bench(DaskExecutor(cluster_address=address)).start()
+
+
+def test_a_cluster_whose_workers_turn_out_to_be_gone_cannot_be_joined(tmp_path, monkeypatch):
+    """A scheduler that was cut off may still have them on its list: joined, it would refuse every call there is."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        worker = start_worker(tmp_path, stack, address, "w")
+        prepare = connection.prepare
+
+        async def prepared(client, *arguments):
+            await prepare(client, *arguments)
+            end(worker)
+            while (await client.scheduler.identity(n_workers=-1))["workers"]:
+                await asyncio.sleep(0.05)
+
+        monkeypatch.setattr(connection, "prepare", prepared)
+
+        with pytest.raises(ClusterUnreachable, match="no workers"):
             Bench(DaskExecutor(cluster_address=address)).start()
 
 

@@ -94,10 +94,15 @@ async def _first_worker(client: Client, name: str) -> None:
             while not (await client.scheduler.identity(n_workers=-1))["workers"]:
                 await asyncio.sleep(0.1)
     except TimeoutError:
-        raise ClusterUnreachable(
-            f"{name} has no workers: start some with `dask worker {client.scheduler.address}`, or set "
-            "`autoscales: true` if they come when there is work"
-        ) from None
+        raise without_workers(client, name) from None
+
+
+def without_workers(client: Client, name: str) -> ClusterUnreachable:
+    """Returns the error of a cluster that has no workers, and must not do without."""
+    return ClusterUnreachable(
+        f"{name} has no workers: start some with `dask worker {client.scheduler.address}`, or set "
+        "`autoscales: true` if they come when there is work"
+    )
 
 
 def _compare(packages: Mapping[str, Any], name: str, host: str) -> None:

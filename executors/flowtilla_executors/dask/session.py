@@ -60,6 +60,9 @@ async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) ->
         await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
         health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
         await health.look()
+        if not health.workers and not options.grows:
+            # Those it had were gone, and it has found out only now. What they offered nobody knows.
+            raise connection.without_workers(client, name)
         return Session(options, client, health, log_sink, stack.pop_all())
 
 
