@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
+from redis.connection import HiredisRespSerializer, parse_url
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
@@ -44,6 +44,8 @@ def connect_async(settings: RedisSettings, **options: Any) -> redis.asyncio.Redi
     """Returns an asyncio client; see `connect`."""
     kinds = redis.asyncio.Redis, _AsyncSentinels
     client: redis.asyncio.Redis = _client(settings, options, *kinds, AsyncRetry(NoBackoff(), 0))
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_PackedInC, pool.connection_class), {})
     return client
 
 
@@ -55,6 +57,12 @@ def where(client: Any) -> str:
     if service := getattr(pool, "service_name", None):
         return f"{service!r}, which Sentinels watch over {database}"
     return f"{options.get('path') or ':'.join(map(str, _address(options)))} {database}"
+
+
+class _PackedInC:
+    """Writes commands as redis-py's blocking connections do, with hiredis: its asyncio ones do so in Python."""
+
+    pack_command = HiredisRespSerializer.pack
 
 
 class _Sentinels(Sentinel):

@@ -51,10 +51,11 @@ class Place:
         self.store = ArtifactStore(self.settings)
 
     def files(self) -> list[str]:
-        """Returns the names of all files that lie there."""
+        """Returns the names of all files that lie there, but for the notes of what was staged."""
         files = fsspec.filesystem(self.settings.protocol, **self.settings.parameters)
         files.invalidate_cache()
-        return sorted(path.rpartition("/")[2] for path in files.find(self.settings.base_path))
+        paths = [path.split("/") for path in files.find(self.settings.base_path)]
+        return sorted(path[-1] for path in paths if "staged" not in path)
 
 
 @pytest.fixture(params=["s3"])

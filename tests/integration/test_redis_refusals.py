@@ -119,7 +119,7 @@ RULES_THAT_LACK = {
     "scripts": ["-evalsha", "-eval"],
     "a key": ["resetkeys", "~rq:*", "~flowtilla:claim:*"],
     "a channel": ["resetchannels"],
-    **{command: [f"-{command}"] for command in ("hset", "hget", "hincrby", "zadd", "lpop", "hdel")},
+    **{command: [f"-{command}"] for command in ("hset", "hmget", "hincrby", "zadd", "lpop", "hdel")},
 }
 
 

@@ -5,10 +5,11 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
 from rq.results import Result
 from rq.utils import utcformat
 
@@ -129,10 +130,6 @@ class Notes:
     first: int = 1
     further: bool = False
 
-    def with_(self, values: Mapping[str, str], job: Mapping[str, str]) -> "Notes":
-        """Returns the notes with more values and fields of the job."""
-        return replace(self, values={**self.values, **values}, job={**self.job, **job})
-
     def to_wire(self, seal: Seal) -> dict[str, Any]:
         """Returns what the commit script takes."""
         return {
@@ -227,7 +224,8 @@ class Attempt:
         outcome["execution_started_at"] = repr(started)
         outcome["execution_ended_at"] = repr(now.timestamp())
         seconds = max(1, round(keep))
-        say = notes.with_({}, fields).to_wire(self.seal)
+        say = notes.to_wire(self.seal)
+        say["job"] = {**notes.job, **fields}
         say["end"] = {
             "keep": str(seconds),
             "over": str(round(now.timestamp()) + seconds),
@@ -279,7 +277,8 @@ class Attempt:
                 keys.ENDED,
                 keys.worker(self._worker),
             ),
-            (self.claim.token, run_id, LOG_LINES, json.dumps(say, separators=(",", ":"))),
+            # Many a run has little more to say than this: pydantic's writer takes a fifth of the time of json's.
+            (self.claim.token, run_id, LOG_LINES, to_json(say)),
         )
         if answer == b"lost":
             raise LeaseLost(

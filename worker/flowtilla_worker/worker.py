@@ -38,8 +38,8 @@ _log = logging.getLogger("flowtilla.worker")
 #: Seconds an idle worker waits before it looks again, in case it was not told: RQ's own requeue tells nobody.
 _POLL = 1.0
 
-#: How many runs one claim takes at most.
-_CLAIM_AT_ONCE = 64
+#: How many runs one claim takes at most: while some are claimed and written down, the worker drives others.
+_CLAIM_AT_ONCE = 24
 
 #: Seconds until the worker's state in RQ follows when it becomes busy or idle.
 _SHOW = 0.2

@@ -3,6 +3,11 @@
 -- tools take that for a queue of its own, and so its name is the origin of the jobs there until they are claimed.
 -- Which namespaces have come since, a set of the queue says; a claim lets them take turns.
 
+-- Whether somebody has put something else in the place of a key, as the reply of `redis.pcall` tells.
+local function misplaced(reply)
+  return type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true)
+end
+
 local function line_of(queue, namespace)
   return KEY.queue .. queue .. (namespace == 'default' and '' or '@' .. namespace)
 end

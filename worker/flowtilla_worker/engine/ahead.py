@@ -48,6 +48,9 @@ class Ahead:
         self._running: dict[str, Any] = {}
         self._submitted: dict[str, Submitted] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._submitted)
+
     def follow(self, name: str, handle: Any) -> None:
         """Submits what can follow a stage that has just been submitted itself."""
         if self._caller.submits_ahead:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from types import MappingProxyType
 
 from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
@@ -16,6 +17,8 @@ from flowtilla_worker.engine.log import RunLog
 
 #: Seconds between two reports of what is not a commit: progress and log lines.
 _INTERVAL = 0.25
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 #: How many stages the job's meta shows.
 _SHOWN_STAGES = 50
@@ -94,14 +97,14 @@ class Journal:
         if self._careful:
             await self._write({})
 
-    def take(self) -> Notes:
-        """Returns all that waits to be written; for the run's last write."""
+    def take(self, values: Mapping[str, str] = _NOTHING, job: Mapping[str, str] = _NOTHING) -> Notes:
+        """Returns all that waits to be written, with values to commit and more fields of the job."""
         self._stop_timer()
         records = [self.records[name] for name in self._changed]
         self._changed.clear()
         lines, first = self._log.take()
         further = any(one.state.ended and one.name not in self.ended_before for one in records)
-        return Notes(records, {}, {"meta": self._meta()}, lines, first, further)
+        return Notes(records, values, {"meta": self._meta(), **job}, lines, first, further)
 
     async def close(self) -> None:
         """Stops reporting and forgets what waits."""
@@ -128,8 +131,7 @@ class Journal:
             if self._log.due:
                 await self._attempt.check()
             kept = await self._log.keep()
-            notes = self.take()
-            if await self._attempt.write(notes.with_(values, kept)):
+            if await self._attempt.write(self.take(values, kept)):
                 self._halt(Halt.CANCELLED)
         except LeaseLost:
             self._halt(Halt.LOST)
@@ -148,7 +150,7 @@ class Journal:
             "stages": table,
             "log": [for_dashboards(str(line)) for line in self._log.recent],
         }
-        return json.dumps(meta, ensure_ascii=False)
+        return json.dumps(meta)
 
 
 def _summary(record: StageRecord) -> str:

@@ -243,7 +243,7 @@ class Runner:
         fields = dict(job or {}) | await self._store_log()
         # From here Redis decides: the attempt ends the run, or has lost it.
         self._ending = True
-        notes = self._journal.take().with_({}, fields)
+        notes = self._journal.take(job=fields)
         await self._attempt.end(state, notes=notes, keep=self._keep, started=self._started, result=result, error=error)
         return state
 

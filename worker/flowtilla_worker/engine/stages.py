@@ -74,9 +74,11 @@ class Engine:
             try:
                 await self._settled
             finally:
-                for task in self._tasks:
+                open_ends = [task for task in self._tasks if not task.done()]
+                for task in open_ends:
                     task.cancel()
-                await asyncio.gather(*self._tasks, self._ahead.close(), return_exceptions=True)
+                if open_ends or self._ahead:
+                    await asyncio.gather(*open_ends, self._ahead.close(), return_exceptions=True)
 
     @property
     def error(self) -> ErrorRecord | None:
@@ -139,6 +141,7 @@ class Engine:
         outcome = ended.outcome
         record = replace(
             record,
+            state=StageState.FINISHED,
             ended=time.time(),
             total=1,
             done=int(outcome.failure is None),
@@ -150,7 +153,7 @@ class Engine:
             await self._keeper.discard(outcome.artifacts)
             raise StageFailed(_failed(record, outcome.failure))
         value = Value(ended.handle, None, outcome.value, outcome.length, outcome.iterable, outcome.kind)
-        await self._commit(planned, replace(record, state=StageState.FINISHED), value)
+        await self._commit(planned, record, value)
         return value
 
     async def _map(self, planned: PlannedStage, record: StageRecord) -> Value:

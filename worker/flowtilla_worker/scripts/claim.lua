@@ -104,29 +104,33 @@ end
 
 -- Forgets how a run ended that is queued again: RQ's requeue, unlike our own, does not.
 local function afresh(job)
-  if redis.call('HEXISTS', job, 'failure') == 1 then
-    redis.call('HDEL', job, 'cancel', 'failure', 'quarantined', 'taken', 'lost_worker', 'losses', 'crashes', 'strikes',
-      'first_began', 'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
-  end
+  redis.call('HDEL', job, 'cancel', 'failure', 'quarantined', 'taken', 'lost_worker', 'losses', 'crashes', 'strikes',
+    'first_began', 'cluster_losses', 'cluster_strikes', 'cluster_lost_by', 'cluster_lost_at')
 end
 
 -- Returns 'aside' when the run is for an idle worker, 'alone' when it was claimed and nothing may be beside it, 'claimed',
 -- or nothing when it is not to be claimed now.
 local function claim(id, queue)
   local job = JOB .. id
-  local kind = redis.call('TYPE', job)['ok']
+  local said = redis.pcall('HMGET', job, 'status', 'failure', 'limits', 'strikes', 'cluster_strikes')
+  if said.err and not misplaced(said) then
+    error(said, 0)
+  end
+  local kind = said[1] and 'hash' or redis.call('TYPE', job)['ok']
   if kind == 'none' then
     return -- deleted while it waited
   end
   if kind ~= 'hash' or not string.match(id, '^[%w_%-]+$') then
     return note_damage(id, queue, kind)
   end
-  if not claimable(redis.call('HGET', job, 'status'), id) then
+  if not claimable(said[1], id) then
     return
   end
-  afresh(job)
-  local said = redis.call('HMGET', job, 'strikes', 'cluster_strikes', 'limits')
-  local alone = suspect(job, said[1], said[2])
+  if said[2] then
+    afresh(job)
+    said[4], said[5] = false, false
+  end
+  local alone = suspect(job, said[4], said[5])
   if alone and not (idle and #claimed == 1) then
     return 'aside'
   end
@@ -139,7 +143,9 @@ local function claim(id, queue)
   redis.call('HSET', job, 'token', token, 'status', 'started', 'worker_name', worker, 'started_at', stamp,
     'last_heartbeat', stamp, 'origin', queue)
   redis.call('HSETNX', job, 'first_began', now)
-  redis.call('HDEL', job, 'suspect_since')
+  if said[4] or said[5] then
+    redis.call('HDEL', job, 'suspect_since')
+  end
   -- Never expires: RQ's clean-up fails whatever expires there, and our own leases tell who is alive.
   redis.pcall('ZADD', WIP .. queue, '+inf', id .. ':' .. token)
   hand_over(id, token, attempt)
@@ -170,10 +176,10 @@ end
 
 -- Takes what is first in a line and claims it; returns what became of it, and its id.
 local function claim_next(line, queue)
-  if redis.call('TYPE', line)['ok'] ~= 'list' then
-    return 'empty'
+  local id = redis.pcall('LPOP', line)
+  if type(id) ~= 'string' then
+    return (not id or misplaced(id)) and 'empty' or error(id, 0)
   end
-  local id = redis.call('LPOP', line)
   local done, what = pcall(claim, id, queue)
   if done then
     return what, id
