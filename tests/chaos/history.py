@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Event:
         name: the worker of a claim, the stage, or how the run ended.
         state: of a stage.
         token: of a claim, or whose a reaped one was.
+        order: its place among all that was written.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Event:
     name: str = ""
     state: str = ""
     token: str = ""
+    order: int = 0
 
 
 def read(folder: Path) -> dict[str, list[Event]]:
@@ -42,7 +44,7 @@ def read(folder: Path) -> dict[str, list[Event]]:
     leased: dict[str, float] = {}
     now = 0.0
     job, run = keys.job(""), keys.RUN
-    for words in _commands(folder):
+    for order, words in enumerate(_commands(folder)):
         if isinstance(words, float):
             now = words
             continue
@@ -53,7 +55,7 @@ def read(folder: Path) -> dict[str, list[Event]]:
             run_id = key.removeprefix(job)
             fields = {words[i].decode(): words[i + 1] for i in range(2, len(words), 2)}
             if (event := _of_job(fields, now, leased.get(run_id, now))) is not None:
-                events[run_id].append(event)
+                events[run_id].append(replace(event, order=order))
         elif name == b"HSET" and key.startswith(run):
             run_id, _, what = key.removeprefix(run).partition(":")
             for i in range(2, len(words), 2):

@@ -15,7 +15,7 @@ from flowtilla_worker.engine.poison import MAX_STRIKES
 from .history import Event
 from .producers import Producers, patiently
 from .recovery import PASSING, Loss
-from .workload import Fails, Planned, shapes
+from .workload import CUSTOMERS, MOST, Fails, Planned, shapes
 
 #: What can be claimed.
 _WAITING = ("submitted", "queued", "reaped")
@@ -140,6 +140,23 @@ def check_shared(store: ArtifactStore, records: Mapping[str, RunRecord]) -> Iter
                 yield f"artifact {namespace}/{artifact.name} is that of {who}, whose stage is {stage and stage.state}"
 
 
+def check_limits(submitted: Mapping[str, Planned], history: Mapping[str, Sequence[Event]]) -> Iterator[str]:
+    """Yields where a customer had more runs in hand than allowed; a run has its place from its claim to its end."""
+    for customer in CUSTOMERS:
+        limited = [
+            run_id for run_id, planned in submitted.items() if customer in planned.options.get("concurrency", ())
+        ]
+        events = [(event.order, event.kind, run_id) for run_id in limited for event in history.get(run_id, ())]
+        placed: set[str] = set()
+        for _, kind, run_id in sorted(events):
+            if kind == "claimed":
+                placed.add(run_id)
+            elif kind == "ended":
+                placed.discard(run_id)
+            if kind == "claimed" and len(placed) > MOST:
+                yield f"{customer} may have {MOST} runs in hand and had {sorted(placed)}"
+
+
 def check_log(record: RunRecord, run: flowtilla.Run) -> Iterator[str]:
     """Yields which committed stages have no line in the log of a finished run."""
     lines = {(line.stage, line.attempt) for line in patiently(lambda: list(run.logs()))}
@@ -182,6 +199,7 @@ def check_all(
         found += check_history(events, run_id in producers.retried)
         wrong += [f"run {run_id} ({planned.shape}): {one}" for one in found]
     wrong += check_shared(store, records)
+    wrong += check_limits(producers.submitted, history)
     wrong += [
         f"run {loss.run_id}: attempt {loss.attempt} was taken from {loss.worker}, to which nothing had happened"
         for loss in lost

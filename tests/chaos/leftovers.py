@@ -8,6 +8,8 @@ from redis import Redis
 
 from flowtilla import keys
 
+from .workload import LINES, QUEUES
+
 #: The keys of the fleet itself, which are few and stay: sets of names, and when somebody looked for dead workers.
 _OF_THE_FLEET = (keys.QUEUES, keys.NAMESPACES, keys.LOOKED, keys.WORKERS)
 #: RQ's registries of ended runs, which its own maintenance clears every ten minutes; our index, cleared by the sweep.
@@ -22,12 +24,16 @@ def in_hand(redis: Redis) -> Iterator[str]:
         yield f"leases of {held}"
     if damaged := redis.lrange(keys.DAMAGED, 0, -1):
         yield f"damaged entries: {damaged}"
-    for queue in ("default", "high"):
+    for queue in QUEUES:
         for kind in ("wip", "scheduled"):
             if members := redis.zrange(keys.registry(kind, queue), 0, -1):
                 yield f"members of {kind}:{queue}: {members}"
-        if waiting := redis.lrange(keys.queue(queue), 0, -1):
-            yield f"queued in {queue}: {waiting}"
+    for line in LINES:
+        if waiting := redis.lrange(line, 0, -1):
+            yield f"queued in {line}: {waiting}"
+    for limited in (keys.LIMITED, *redis.scan_iter(keys.limit("*")), *redis.scan_iter(keys.held("*"))):
+        if redis.exists(limited):
+            yield f"{limited} is there, and no run waits for a limit or has a place"
 
 
 def lasting_keys(redis: Redis) -> Iterator[str]:

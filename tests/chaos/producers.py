@@ -13,12 +13,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 import flowtilla
-from flowtilla import keys
 from flowtilla.errors import QueueUnavailable, RunError
 from flowtilla.settings import Settings
 
 from .faults import Incidents
-from .workload import Planned, arguments, draw, shapes
+from .workload import LINES, Planned, arguments, draw, shapes
 
 T = TypeVar("T")
 
@@ -89,7 +88,7 @@ class Producers:
     def _wait_for_room(self, redis: "Redis") -> None:
         while not self._over.is_set():
             try:
-                if sum(redis.llen(keys.queue(name)) for name in ("default", "high")) < MOST_QUEUED:
+                if sum(redis.llen(line) for line in LINES) < MOST_QUEUED:
                     return
             except RedisError:
                 pass

@@ -7,10 +7,18 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from flowtilla import Workflow
+from flowtilla import Workflow, keys
 
 PLANNED = "chaos_stages.Planned"
 _TWICE = {"count": 2, "delay": 0.05}
+
+QUEUES, NAMESPACES = ("default", "high"), ("red", "green")
+
+#: Where runs wait.
+LINES = [keys.queue(f"{queue}@{namespace}") for queue in QUEUES for namespace in NAMESPACES]
+
+#: Those who may have only so many runs in hand at once.
+CUSTOMERS, MOST = ("customer-0", "customer-1", "customer-2"), 2
 
 TIMEOUT = "flowtilla.errors.StageTimeout"
 LOST = "flowtilla.errors.StageLost"
@@ -86,12 +94,14 @@ def draw(run_id: str, rng: random.Random, folder: str) -> Planned:
         pause /= 10
     options: dict[str, Any] = {
         "input": {"x": x, "pause": pause, "folder": folder, "bad": x // 2},
-        "namespace": rng.choice(("red", "green")),
-        "queue": rng.choice(("default", "default", "high")),
+        "namespace": rng.choice(NAMESPACES),
+        "queue": rng.choice((*QUEUES, "default")),
         "at_front": rng.random() < 0.05,
     }
     if rng.random() < 0.05:
         options |= {"delay": rng.uniform(0.5, 10), "at_front": False}
+    if rng.random() < 0.2:
+        options["concurrency"] = {rng.choice(CUSTOMERS): MOST}
     cancelled = rng.random() < 0.04 and not shapes()[shape].mended
     return Planned(run_id, shape, x, options, rng.uniform(0, 3) if cancelled else None)
 
