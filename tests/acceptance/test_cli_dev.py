@@ -190,7 +190,7 @@ def test_the_dashboard_shows_the_server(start: Callable[..., Dev], folder: Path)
     with urllib.request.urlopen(f"{address[1]}/0/data/workers.json") as answer:
         workers = json.load(answer)["workers"]
 
-    assert [worker["name"] for worker in workers] == ["dev-1"]
+    assert [worker["name"] for worker in workers] == ["dev"]
 
 
 @pytest.mark.parametrize(

@@ -200,8 +200,20 @@ def test_flags_reach_every_worker(start: Callable[..., Fleet]) -> None:
     until(lambda: fleet.said.count("listens on high, low") == 2)
 
 
+def test_one_worker_may_have_a_supervisor_too(start: Callable[..., Fleet], client: "redis.Redis[bytes]") -> None:
+    """With `-n 1`: it is restarted when it dies, and has the name that was given."""
+    fleet = start("-n", "1")
+    until(lambda: fleet.names == {"fleet"})
+
+    os.kill(pid_of(client, "fleet"), signal.SIGKILL)
+
+    until(lambda: "fleet-r1" in fleet.names)
+    fleet.process.terminate()
+    assert fleet.process.wait(30) == 0
+
+
 def test_one_worker_needs_no_supervisor(start: Callable[..., Fleet], client: "redis.Redis[bytes]") -> None:
-    """With `-n 1` the worker is the process itself."""
+    """Without `-n` the worker is the process itself."""
     fleet = start()
     until(lambda: fleet.names == {"fleet"})
 

@@ -221,9 +221,9 @@ class _Worker:
 
 
 def worker_names(base: str | None, count: int) -> list[str]:
-    """Returns the names of so many workers: `base-1`, `base-2`, ...; the base is host and process when None."""
+    """Returns the names of so many workers: `base-1`, `base-2`, ...; of one, the base: host and process when None."""
     base = base or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
-    return [f"{base}-{number}" for number in range(1, count + 1)]
+    return [base] if count == 1 else [f"{base}-{number}" for number in range(1, count + 1)]
 
 
 def worker_command(name: str, *flags: str) -> list[str]:

@@ -20,8 +20,9 @@ app = typer.Typer(invoke_without_command=True)
 def worker(
     context: typer.Context,
     processes: Annotated[
-        int, typer.Option("-n", min=1, help="So many worker processes, each restarted if it dies.")
-    ] = 1,
+        int | None,
+        typer.Option("-n", min=1, help="So many worker processes under a supervisor, which restarts one that dies."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The worker's name; several are NAME-1, NAME-2, ...")] = None,
     queue: Annotated[
         list[str] | None, typer.Option("--queue", "-q", help="A queue to work on; repeat it, the most urgent first.")
@@ -42,7 +43,7 @@ def worker(
     given = {"queues": queue, "concurrency": concurrency}
     overrides = {key: value for key, value in given.items() if value}
     settings = load(config, overrides={"services": {"worker": overrides}})
-    if processes > 1:
+    if processes is not None:
         flags = [*(["--burst"] if burst else []), *(["--config", str(config)] if config else [])]
         flags += [word for one in queue or [] for word in ("--queue", one)]
         flags += ["--concurrency", str(concurrency)] if concurrency else []
