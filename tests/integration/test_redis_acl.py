@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from fleet import Fleet, until
 from flowtilla import AsyncClient, Client, keys
@@ -378,6 +380,20 @@ def test_the_dashboard_shows_all_and_requeues(queue: Valkey, fleet: Fleet) -> No
         for command in (own.flushall, lambda: own.delete(keys.job(bad.id)), lambda: own.smembers(keys.NAMESPACES)):
             with pytest.raises(NoPermissionError):
                 command()
+
+
+def test_the_dashboard_cannot_requeue_a_run_with_limits(queue: Valkey, fleet: Fleet) -> None:
+    """RQ does that with a script, which its user may not call: it is told so, and the run stays as it ended."""
+    fleet.start("w")
+    run = fleet.submit({"name": "fails"}, concurrency={"customer": 1})
+    run.wait(timeout=30)
+    with Redis(port=queue.port, username="dashboard", password="dashboard-secret") as own:
+        job = Job.fetch(run.id, connection=own, serializer=JSONSerializer)
+        with pytest.raises(NoPermissionError):
+            job.requeue()
+    assert run.state == "failed"
+    run.retry()
+    until(lambda: run.record.attempt == 2 and run.state == "failed")
 
 
 def _by_script(connection: Redis, command: list[str]) -> Any:
