@@ -122,6 +122,9 @@ class QueueLimits(Section):
     max_queued: int | None = Field(default=None, ge=1)
 
 
+_NONE = QueueLimits()
+
+
 class NamespaceLimits(QueueLimits):
     """How many runs of a namespace may wait in a queue, and how often it is served beside others that wait there."""
 
@@ -143,8 +146,8 @@ class LimitsSettings(Section):
 
     def max_queued(self, queue: str, namespace: str) -> tuple[int | None, int | None]:
         """Returns how many runs may wait in a queue, and of a namespace in it."""
-        of_queue = self.queues.get(queue) or self.queues.get("*") or QueueLimits()
-        of_namespace = self.namespaces.get(namespace) or self.namespaces.get("*") or NamespaceLimits()
+        of_queue = self.queues.get(queue) or self.queues.get("*") or _NONE
+        of_namespace = self.namespaces.get(namespace) or self.namespaces.get("*") or _NONE
         return of_queue.max_queued, of_namespace.max_queued
 
     @property
