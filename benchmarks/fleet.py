@@ -48,18 +48,23 @@ class Bench:
     @contextmanager
     def worker_on(self, executor: dict[str, Any], name: str = "bench") -> Iterator[subprocess.Popen[bytes]]:
         """Runs a worker on an executor, as the configuration has it; entered once it listens."""
-        env = self.env | {"FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(executor)}
-        command = [sys.executable, "-m", "flowtilla.cli", "worker", "--name", name]
-        log = self.folder / f"{name}.log"
-        with log.open("wb") as file:
-            worker = subprocess.Popen(command, env=env, stderr=file, cwd=self.folder)
+        worker = self.start_worker(executor, name)
         try:
-            while b"listens on" not in log.read_bytes():
-                time.sleep(0.005)
             yield worker
         finally:
             worker.terminate()
             worker.wait()
+
+    def start_worker(self, executor: dict[str, Any], name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts a worker, in a process group of its own, and returns its process once it listens."""
+        env = self.env | {"FLOWTILLA__SERVICES__COMPUTE__EXECUTOR": json.dumps(executor)}
+        command = [sys.executable, "-m", "flowtilla.cli", "worker", "--name", name, *arguments]
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as file:
+            worker = subprocess.Popen(command, env=env, stderr=file, cwd=self.folder, start_new_session=True)
+        while b"listens on" not in log.read_bytes():
+            time.sleep(0.005)
+        return worker
 
 
 @contextmanager

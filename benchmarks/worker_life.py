@@ -1,12 +1,10 @@
-"""How a worker starts, idles, and is replaced when it is killed; and what a long queue costs.
+"""How a worker starts and idles, and what a long queue costs.
 
-python benchmarks/worker_life.py [--kills 20] [--queued 1000000]
+python benchmarks/worker_life.py [--queued 1000000]
 """
 
 import argparse
 import asyncio
-import random
-import signal
 import statistics
 import time
 
@@ -23,17 +21,14 @@ FIVE = Workflow(
     [Stage(name="a", target=noop.nothing)]
     + [Stage(name=f"b{i}", target=noop.same, depends_on=["a"], retries=2, timeout="90s") for i in range(4)],
 )
-SPIN = Workflow("spin", [Stage(name="spin", target=noop.spin, type="parameterized", map_on="x")])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--queued", type=int, default=1_000_000)
     options = parser.parse_args()
     with bench() as on:
         starting(on)
-        recovery(on, options.kills)
     with bench() as on:
         depth(on, options.queued)
 
@@ -50,33 +45,6 @@ def starting(on: Bench) -> None:
                 idle = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
     show("`flowtilla worker` listens after", statistics.median(times), "s")
     show("idle worker's memory, after one run", idle, "MiB")
-
-
-def recovery(on: Bench, kills: int) -> None:
-    """Seconds from kill -9 of a worker to the next attempt of its run on another, with default lease and heartbeat."""
-    times = []
-    with on.worker("threads", "survivor"):
-        for number in range(kills):
-            with on.worker("threads", f"victim-{number}") as victim:
-                # The survivor takes from another queue only what it is handed by the reaper; so both serve one queue,
-                # and the run is tried until the victim has it.
-                run = on.client.submit(SPIN, {"x": list(range(100_000))})
-                while (record := run.record).state == "queued":
-                    time.sleep(0.01)
-                if record.worker != f"victim-{number}":
-                    run.cancel()
-                    continue
-                time.sleep(random.uniform(0, 3))
-                victim.send_signal(signal.SIGKILL)
-                begun = time.perf_counter()
-                while run.record.attempt == 1:
-                    time.sleep(0.01)
-                times.append(time.perf_counter() - begun)
-                run.cancel()
-                run.wait(timeout=30)
-    times.sort()
-    show(f"kill -9 to next attempt, p50 of {len(times)}", statistics.median(times), "s")
-    show("kill -9 to next attempt, longest", times[-1], "s")
 
 
 def depth(on: Bench, queued: int) -> None:
