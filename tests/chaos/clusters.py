@@ -3,7 +3,6 @@
 import secrets
 import signal
 import subprocess
-import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -86,19 +85,8 @@ class Ray:
         import ray_cluster
 
         self._incidents = incidents
-        # Not in `folder`: the paths of Ray's sockets must be short.
-        short = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True))
-        token = folder / "token"
-        token.write_text(secrets.token_hex(32))
-        environment = {"RAY_USAGE_STATS_ENABLED": "0", "AUTOSCALER_METRIC_PORT": "0", "DASHBOARD_METRIC_PORT": "0"}
-        environment |= {"PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        port, client_port = free_port(), free_port()
-        self._cluster = ray_cluster.RayCluster(folder, environment, f"127.0.0.1:{port}", client_port)
-        self._options = ["--head", f"--port={port}", f"--temp-dir={short}", "--include-dashboard=false"]
-        self._options.append(f"--ray-client-server-port={client_port}")
+        self._cluster = stack.enter_context(ray_cluster.started(folder, cpus=CPUS))
         self.executor = {"target": "ray"} | self._cluster.settings
-        stack.callback(self._end)
-        self._start()
 
     def do(self, fault: Fault) -> None:
         """Kills all of it at once, or the part without which it cannot live."""
@@ -109,28 +97,23 @@ class Ray:
             self._kill_part("raylet/raylet" if "raylet" in fault.kind else "gcs_server")
         time.sleep(fault.lasts)
         self._end()
-        self._start()
+        self._cluster.start_head(cpus=CPUS)
         self._incidents.note(began, "cluster", fault.kind)
 
     def tend(self) -> None:
         """Starts it again if it ended of itself."""
-        if self._cluster.nodes[0].poll() is not None:
+        if self._cluster.nodes[-1].poll() is not None:
             self._incidents.complain("the Ray cluster ended of itself")
             self._end()
-            self._start()
-
-    def _start(self) -> None:
-        self._cluster.add_node(*self._options, cpus=CPUS)
+            self._cluster.start_head(cpus=CPUS)
 
     def _end(self) -> None:
-        for node in self._cluster.nodes:
-            self._cluster.end(node.pid)
-        self._cluster.nodes.clear()
+        self._cluster.end(self._cluster.nodes[-1].pid)
 
     def _kill_part(self, what: str) -> None:
         import psutil
 
-        for process in psutil.Process(self._cluster.nodes[0].pid).children(recursive=True):
+        for process in psutil.Process(self._cluster.nodes[-1].pid).children(recursive=True):
             with suppress(psutil.Error):
                 if what in " ".join(process.cmdline()[:1]):
                     process.send_signal(signal.SIGKILL)
