@@ -52,7 +52,7 @@ class Files:
 
     Args:
         settings: which file system, and where on it.
-        area: `artifacts`, `results`, `logs`, `objects` or `checkpoints`.
+        area: `artifacts`, `results`, `logs`, `objects`, `checkpoints` or `staged`.
     """
 
     def __init__(self, settings: StorageSettings, area: str) -> None:
