@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import replace
 
-from flowtilla.errors import StageLost, StageTimeout
+from flowtilla.errors import StageLost, StageTimeout, ValueLost
 from flowtilla_executors.call import Call
 from flowtilla_executors.outcome import Failure, Outcome
 from flowtilla_executors.recorder import host
@@ -41,6 +41,11 @@ def lost(call: Call, how: str, started: float | None = None) -> Outcome:
     """Returns the outcome of a call whose processes died."""
     error = StageLost(f"the process that ran stage {_name(call)} died: {how}")
     return failed(Failure.of(error, lost=True), started)
+
+
+def value_lost(call: Call, how: str) -> Outcome:
+    """Returns the outcome of a call that the cluster dropped, or that takes a value which is gone from it."""
+    return failed(Failure.of(ValueLost(f"stage {_name(call)} cannot go on where it is: {how}")))
 
 
 def ending(code: int) -> str:

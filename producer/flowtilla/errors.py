@@ -34,7 +34,8 @@ FlowtillaError
 │   └── ClusterError              about the cluster behind an executor
 │       ├── ClusterUnreachable    it cannot be reached, or not yet
 │       ├── ClusterMismatch       its Python, libraries or modules are not those of the worker
-│       └── ClusterLost           it was there and is gone; runs on it are tried again
+│       ├── ClusterLost           it was there and is gone; runs on it are tried again
+│       └── ValueLost             it goes on, but has lost what a run had there; the run is tried again
 └── WorkerError                   a worker cannot start or go on
     ├── WorkerNameTaken           a live worker already has the name
     ├── WorkerNotFound            no live worker has the name, or works on the queue (also a KeyError)
@@ -234,6 +235,10 @@ class ClusterMismatch(ClusterError):
 
 class ClusterLost(ClusterError):
     """Raised when a cluster that was there is gone; runs on it are tried again."""
+
+
+class ValueLost(ClusterError):
+    """Raised when a cluster goes on, but has lost a value or dropped a call; the run they belong to is tried again."""
 
 
 class WorkerError(FlowtillaError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 from redis import Redis
 
 import flowtilla
@@ -435,3 +436,24 @@ def test_a_head_that_is_back_at_its_address_is_joined_again(
         assert [run.result(timeout=30) for run in (*running, waiting)] == [str(fleet.folder)] * 3
         assert [run.record.attempt for run in (*running, waiting)] == [2, 2, 1]
         assert fleet.workers["w"].poll() is None
+
+
+def test_a_cluster_that_drops_its_tasks_costs_an_attempt_and_no_run(fleet: Fleet, tmp_path: Path) -> None:
+    """Somebody restarts it, and it forgets all that it had: the next attempt goes on with what was committed."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "only")
+        modules = [str(MODULES / "fleet_stages.py")]
+        fleet.start("w", executor={"target": "dask", "cluster_address": address, "py_modules": modules})
+        run = fleet.submit(*MARK_THEN_GATE)
+        fleet.begun()
+
+        with Client(address, set_as_default=False) as other:
+            other.restart()
+
+        until(lambda: (fleet.folder / "begun-2").exists(), seconds=60)
+        fleet.open_gate()
+        assert run.result(timeout=30) == str(fleet.folder)
+        assert run.record.attempt == 2
+        assert len(fleet.marks()) == 1
+        assert "or somebody restarted the cluster" in log_of(run)

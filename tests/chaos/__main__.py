@@ -104,7 +104,7 @@ class Harness:
             wrong += leftovers.lasting_keys(redis)
             history = read(queue.history)
             lost = list(losses(history, self._incidents.all, [slot.target for slot in slots]))
-            records, found = check_all(client, producers, history, lost, self._marks)
+            records, found = check_all(client, producers, history, self._incidents.all, lost, self._marks)
             wrong += found
             for sentence in wrong:
                 print(f"VIOLATION: {sentence}", flush=True)

@@ -49,6 +49,10 @@ def plan(seed: int, target: str, kinds: dict[str, tuple[int, float, float]], gap
     return faults
 
 
+#: A worker that was told to stop ended and could not hand back a run.
+GIVEN_UP = "given up"
+
+
 @dataclass(frozen=True)
 class Incident:
     """One thing that went wrong, or was done, as it happened.

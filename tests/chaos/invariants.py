@@ -12,9 +12,10 @@ from flowtilla.record import RunRecord
 from flowtilla.storage import ArtifactStore
 from flowtilla_worker.engine.poison import MAX_STRIKES
 
+from .faults import GIVEN_UP, Incident
 from .history import Event
 from .producers import Producers, patiently
-from .recovery import PASSING, Loss
+from .recovery import Loss
 from .workload import CUSTOMERS, MOST, Fails, Planned, shapes
 
 #: What can be claimed.
@@ -24,7 +25,7 @@ _WAITING = ("submitted", "queued", "reaped")
 def check_answer(
     planned: Planned, run: flowtilla.Run, record: RunRecord, cancelled: bool, deaths: int
 ) -> Iterator[str]:
-    """Yields what is wrong with how a run ended; `deaths` is how many workers died under it."""
+    """Yields what is wrong with how a run ended; `deaths` is how many workers were lost under it."""
     shape, state, answer = shapes()[planned.shape], record.state, planned.answer
     if state == "cancelled" and cancelled:
         return
@@ -157,6 +158,14 @@ def check_limits(submitted: Mapping[str, Planned], history: Mapping[str, Sequenc
                 yield f"{customer} may have {MOST} runs in hand and had {sorted(placed)}"
 
 
+def check_given_up(incidents: Sequence[Incident]) -> Iterator[str]:
+    """Yields which workers could not hand back a run when they had to end, though Redis was there."""
+    redis = [one for one in incidents if one.target == "redis"]
+    for given_up in (one for one in incidents if one.kind == GIVEN_UP):
+        if not any(one.began < given_up.ended and one.ended > given_up.began for one in redis):
+            yield f"{given_up.name} could not hand back a run after SIGTERM, and Redis was there"
+
+
 def check_log(record: RunRecord, run: flowtilla.Run) -> Iterator[str]:
     """Yields which committed stages have no line in the log of a finished run."""
     lines = {(line.stage, line.attempt) for line in patiently(lambda: list(run.logs()))}
@@ -169,13 +178,15 @@ def check_all(
     client: flowtilla.Client,
     producers: Producers,
     history: Mapping[str, Sequence[Event]],
+    incidents: Sequence[Incident],
     lost: Sequence[Loss],
     folder: Path,
 ) -> tuple[dict[str, RunRecord], list[str]]:
     """Returns the record of each run, and all that is wrong."""
     store = ArtifactStore(client.settings.storage)
     records: dict[str, RunRecord] = {}
-    deaths = Counter(loss.run_id for loss in lost if loss.cause not in (*PASSING, None))
+    # One that was frozen or cut off takes back that it was lost, but perhaps too late.
+    deaths = Counter(loss.run_id for loss in lost if loss.cause is not None)
     wrong: list[str] = []
     for run_id, planned in producers.submitted.items():
         try:
@@ -199,6 +210,7 @@ def check_all(
         found += check_history(events, run_id in producers.retried)
         wrong += [f"run {run_id} ({planned.shape}): {one}" for one in found]
     wrong += check_shared(store, records)
+    wrong += check_given_up(incidents)
     wrong += check_limits(producers.submitted, history)
     wrong += [
         f"run {loss.run_id}: attempt {loss.attempt} was taken from {loss.worker}, to which nothing had happened"

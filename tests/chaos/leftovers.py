@@ -56,8 +56,8 @@ def let_time_pass(redis: Redis, runs: Collection[str], storage: Path) -> Iterato
     for key in redis.scan_iter(count=1000):
         if redis.ttl(key) >= 0 and not key.decode().startswith(keys.worker("")):
             redis.delete(key)
-    # The fleet sweeps once a minute, a thousand runs at most. A run whose job was deleted while a sweep looked at it is
-    # due a minute later, which the sweep after that may miss by a moment.
+    # The fleet sweeps once a minute. A run whose job was deleted while a sweep looked at it is due a minute later, and
+    # the sweep after that may miss it by a moment.
     deadline = time.monotonic() + 200 + len(runs) / 25
     while redis.exists(keys.ENDED) and time.monotonic() < deadline:
         time.sleep(1)

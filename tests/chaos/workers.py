@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .faults import Fault, Incidents
+from .faults import GIVEN_UP, Fault, Incidents
 from .link import Link
 
 #: Marks what workers started, their children's children too, in the environment.
@@ -107,7 +107,7 @@ class Slot:
         self._incidents.note(began, self.target, "deploy", name, f"drained in {took:.1f} s")
 
     def _await(self, process: "subprocess.Popen[bytes]", name: str) -> float:
-        began = time.monotonic()
+        began = time.time()
         try:
             code = process.wait(DRAIN)
         except subprocess.TimeoutExpired:
@@ -117,9 +117,12 @@ class Slot:
         else:
             # One that was still starting may just end.
             began_work = "listens on" in self._log(name).read_text()
-            if code and (began_work or code != -signal.SIGTERM):
+            if code == 1 and began_work:
+                # It could not hand back a run, as it may while Redis is away: see `invariants.check_given_up`.
+                self._incidents.note(began, self.target, GIVEN_UP, name)
+            elif code and (began_work or code != -signal.SIGTERM):
                 self._incidents.complain(f"{name} ended with {code} after SIGTERM")
-        return time.monotonic() - began
+        return time.time() - began
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

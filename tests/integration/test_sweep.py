@@ -297,3 +297,13 @@ def test_no_damaged_key_stops_a_sweep_or_a_look(fleet: Fleet, redis: Redis, kind
             assert redis.exists("rq:finished:default") == 0, key
         if key != "flowtilla:ended":
             assert redis.zcount("flowtilla:ended", "-inf", time.time()) == 0, key
+
+
+def test_a_sweep_keeps_up_with_a_fleet_that_is_fast(fleet: Fleet, redis: Redis) -> None:
+    """Whatever is due goes with one sweep: more runs may end in a minute than fit into any fixed number."""
+    redis.zadd("flowtilla:ended", {f"default/default--{number}": number for number in range(3000)})
+    redis.zadd("flowtilla:ended", {"default/default--later": time.time() + 100})
+
+    housekeep(fleet.settings, "sweep")
+
+    assert redis.zrange("flowtilla:ended", 0, -1) == [b"default/default--later"]

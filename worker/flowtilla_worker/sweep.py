@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,8 +21,12 @@ from flowtilla_worker.writer import Writer
 
 _log = logging.getLogger("flowtilla.worker")
 
-#: How many names, and ended runs, a sweep takes at most.
+#: How many names a sweep takes at most.
 _AT_ONCE = 1000
+
+#: Seconds that a sweep spends on the files of ended runs at most, and of how many it removes them at once: where the
+#: storage is far away, removing is mostly waiting.
+_PURGE_FOR, _PURGED_AT_ONCE = 30.0, 16
 
 #: How many runs one command looks at, since it keeps Redis from all else, and how many such pages of one key a sweep
 #: does; the next goes on there.
@@ -127,14 +132,19 @@ class Sweep:
 
     async def _purge_ended(self) -> None:
         """Removes what ended runs left in storage, once their retention has passed."""
-        for member in await self._redis.zrangebyscore(keys.ENDED, "-inf", time.time(), start=0, num=_AT_ONCE):
-            await tried(self._purge(member), f"removing the files of {member!r:.200}")
+        began = time.monotonic()
+        purged: Sequence[bool | None] = (True,)
+        while any(purged) and time.monotonic() - began < _PURGE_FOR:
+            due = await self._redis.zrangebyscore(keys.ENDED, "-inf", time.time(), start=0, num=_PURGED_AT_ONCE)
+            if due:
+                # When memory is full they stay where they are, and what they free is worth a try.
+                with suppress(OutOfMemoryError):
+                    await self._redis.zadd(keys.ENDED, dict.fromkeys(due, time.time() + _LATER), xx=True)
+            removing = [tried(self._purge(member), f"removing the files of {member!r:.200}") for member in due]
+            purged = await asyncio.gather(*removing)
 
-    async def _purge(self, member: bytes) -> None:
+    async def _purge(self, member: bytes) -> bool:
         namespace, _, run_id = member.decode(errors="replace").partition("/")
-        # When memory is full it stays where it is, and what it frees is worth a try.
-        with suppress(OutOfMemoryError):
-            await self._redis.zadd(keys.ENDED, {member: time.time() + _LATER}, xx=True)
         status = None
         with suppress(ResponseError):
             status = await self._redis.hget(keys.job(run_id), "status")
@@ -145,6 +155,7 @@ class Sweep:
                 await asyncio.to_thread(self._remove_files, namespace, run_id)
             await self._redis.zrem(keys.runs(namespace), run_id)
         await self._redis.zrem(keys.ENDED, member)
+        return True
 
     def _remove_files(self, namespace: str, run_id: str) -> None:
         for area in _AREAS:

@@ -11,7 +11,7 @@ from distributed.scheduler import KilledWorker
 
 from flowtilla.errors import ClusterLost
 from flowtilla_executors.dask.handle import Handle
-from flowtilla_executors.failures import ending, failed, lost
+from flowtilla_executors.failures import ending, failed, lost, value_lost
 from flowtilla_executors.outcome import LIVES, Failure, Outcome
 from flowtilla_executors.recorder import host
 
@@ -84,7 +84,8 @@ class Endings:
     async def _taken_back(self, handle: Handle) -> Outcome:
         """Returns the outcome of a call that the scheduler dropped, unless that is because the cluster is gone."""
         await self.within_verdict()
-        return lost(handle.call, "the cluster dropped it: somebody restarted the cluster, or cancelled its tasks")
+        how = "the cluster dropped it: a value that it takes died with its worker, or somebody restarted the cluster"
+        return value_lost(handle.call, how)
 
 
 def early() -> Outcome:

@@ -20,13 +20,12 @@ from flowtilla_executors.ray.probe import find_token
 from flowtilla_executors.ray.task import Tasks, unstored
 from flowtilla_executors.ray.wire import Wire
 
-#: What Ray says when a process ended under a call, or a value that the call takes is gone and cannot be made again.
+#: What Ray says when a process ended under a call.
 _DEATHS = (
     ray_errors.WorkerCrashedError,
     ray_errors.NodeDiedError,
     ray_errors.OutOfMemoryError,
     ray_errors.LocalRayletDiedError,
-    ray_errors.ObjectLostError,
 )
 
 
@@ -158,6 +157,10 @@ class Calls:
         elif isinstance(error, _DEATHS):
             if not self._watch.look_closely():
                 self._wire.send("died", entry.number, _how(error))
+        elif isinstance(error, ray_errors.ObjectLostError):
+            if not self._watch.look_closely():
+                how = f"a value that a stage takes is gone, and could not be made again: {_short(error)}"
+                self._wire.send("failed", entry.number, "ValueLost", how)
         else:
             self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run the call: {_short(error)}")
         entry.parents = []
@@ -207,8 +210,6 @@ def _how(error: BaseException) -> str:
         )
     if isinstance(error, ray_errors.OutOfMemoryError):
         return f"its node ran out of memory, and Ray killed it: {_short(error)}"
-    if isinstance(error, ray_errors.ObjectLostError):
-        return f"a value that it takes is gone, and could not be made again: {_short(error)}"
     return _short(error)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowtilla.context import Context
-from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError, StageTimeout
+from flowtilla.errors import ClusterLost, ExecutorClosed, FlowtillaError, StageTimeout, ValueLost
 from flowtilla.logs import LogLine
 from flowtilla.message import Message
 from flowtilla.settings import StorageSettings
@@ -25,8 +25,8 @@ from flowtilla_worker.plan.plan import PlannedStage
 #: and that to the run's end, less than 5.
 _STOP_WITHIN = 4.0
 
-#: How a call fails that took too long.
-_TIMED_OUT = class_name(StageTimeout)
+#: How a call fails that took too long, and one that only another attempt can make.
+_TIMED_OUT, _VALUE_LOST = class_name(StageTimeout), class_name(ValueLost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ class Caller:
 
         Raises:
             ClusterLost: the cluster is gone, or about to be started again.
+            ValueLost: it has lost what the call needs.
         """
         tries = 0
         while True:
@@ -206,6 +207,8 @@ class Caller:
             await self.cancel(handle, call.context.stage)
             raise
         self._log(outcome.logs)
+        if outcome.failure is not None and outcome.failure.error == _VALUE_LOST:
+            raise ValueLost(outcome.failure.message)
         if outcome.failure is not None and outcome.failure.error == _TIMED_OUT:
             # Its outcome was there at once; another try must not run beside it.
             await self.cancel(handle, call.context.stage)

@@ -19,6 +19,7 @@ from flowtilla.errors import (
     MessageError,
     StageTimeout,
     StorageError,
+    ValueLost,
 )
 from flowtilla.logs import LogLine
 from flowtilla.message import Message, parse, unpack
@@ -110,7 +111,7 @@ class Runner:
         try:
             try:
                 return await self._work()
-            except (ClusterLost, ExecutorClosed) as error:
+            except (ClusterLost, ExecutorClosed, ValueLost) as error:
                 # The first to say so, perhaps; whoever says more from here on comes too late.
                 self._why, self._reason = self._why or Halt.CLUSTER_LOST, self._reason or str(error)
                 if isinstance(error, ClusterLost):
