@@ -4,14 +4,15 @@ import re
 import ssl
 from typing import Any
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import MasterNotFoundError as AsyncMasterNotFoundError
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer, parse_url
-from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError, DataError, ReadOnlyError, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -36,6 +37,7 @@ def connect(settings: RedisSettings, **options: Any) -> redis.Redis:
     Raises:
         ConfigurationError: the URL has an option that does not exist, or a certificate cannot be read.
     """
+    options = {"command_packer": _Packer(), **options}
     client: redis.Redis = _client(settings, options, redis.Redis, _Sentinels, Retry(NoBackoff(), 0))
     return client
 
@@ -59,10 +61,21 @@ def where(client: Any) -> str:
     return f"{options.get('path') or ':'.join(map(str, _address(options)))} {database}"
 
 
-class _PackedInC:
-    """Writes commands as redis-py's blocking connections do, with hiredis: its asyncio ones do so in Python."""
+class _Packer:
+    """Writes commands with hiredis; redis-py looks at each argument before it does so, and on asyncio never does."""
 
-    pack_command = HiredisRespSerializer.pack
+    def pack(self, command: str, *args: Any) -> list[bytes]:
+        """Returns a command, whose name may have two words, as it is sent."""
+        try:
+            return [hiredis.pack_command((*command.split(), *args))]
+        except TypeError as error:
+            raise DataError(*error.args) from error
+
+
+class _PackedInC:
+    """The same for an asyncio connection."""
+
+    pack_command = _Packer.pack
 
 
 class _Sentinels(Sentinel):

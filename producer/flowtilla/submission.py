@@ -1,6 +1,7 @@
 """Turns what a caller asks for into the RQ job that will be enqueued."""
 
 import json
+import secrets
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -126,7 +127,7 @@ def _run_id(run_id: str | None, idempotency_key: str | None, namespace: str) -> 
     if idempotency_key is not None:
         own = uuid.uuid5(_IDEMPOTENCY, f"{namespace}/{idempotency_key}").hex
     else:
-        own = uuid.uuid4().hex if run_id is None else run_id
+        own = secrets.token_hex(16) if run_id is None else run_id
     return run_id_in(namespace, own)
 
 
