@@ -249,7 +249,7 @@ def test_files_that_cannot_be_removed_keep_nobody_waiting(fleet: Fleet, redis: R
 def test_a_long_index_is_looked_through_in_turns(fleet: Fleet, redis: Redis) -> None:
     """Each sweep goes on where the last one stopped, until all was looked at."""
     redis.sadd("flowtilla:namespaces", "long")
-    redis.zadd("flowtilla:runs:long", {f"gone-{number}": number for number in range(3000)})
+    redis.zadd("flowtilla:runs:long", {f"gone-{number}": number for number in range(1500)})
 
     housekeep(fleet.settings, "sweep")
 
@@ -301,7 +301,7 @@ def test_no_damaged_key_stops_a_sweep_or_a_look(fleet: Fleet, redis: Redis, kind
 
 def test_a_sweep_keeps_up_with_a_fleet_that_is_fast(fleet: Fleet, redis: Redis) -> None:
     """Whatever is due goes with one sweep: more runs may end in a minute than fit into any fixed number."""
-    redis.zadd("flowtilla:ended", {f"default/default--{number}": number for number in range(3000)})
+    redis.zadd("flowtilla:ended", {f"default/default--{number}": number for number in range(1500)})
     redis.zadd("flowtilla:ended", {"default/default--later": time.time() + 100})
 
     housekeep(fleet.settings, "sweep")
