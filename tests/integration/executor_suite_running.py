@@ -515,8 +515,10 @@ def test_a_call_whose_process_dies_is_run_again(isolated, tmp_path):
     again, too_often = tmp_path / "again", tmp_path / "too-often"
 
     assert isolated.value(call(f.kill_itself_until, str(again), 2)) == "survived"
+    # Before the next one kills the process that holds the value, which the cluster may make again.
+    assert again.read_text() == "here\n" * 3
     assert isolated.result(call(f.kill_itself_until, str(too_often), 3)).failure.lost
-    assert again.read_text() == too_often.read_text() == "here\n" * 3
+    assert too_often.read_text() == "here\n" * 3
 
 
 def test_a_lost_process_takes_no_other_call_along(isolated, tmp_path):

@@ -190,11 +190,11 @@ def sleeps_and_tells(x: float, folder: str) -> float:
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_mapped_stage_has_a_timeout_as_a_whole(run: Callable[..., Run], tmp_path: Any, partial: bool) -> None:
     """However many items had ended: the stage fails, and nothing of it runs when the run has ended."""
-    together = mapped("m", sleeps_and_tells, map_on="x", stage_timeout="4s", timeout=50, allow_partial_failure=partial)
+    together = mapped("m", sleeps_and_tells, map_on="x", stage_timeout="8s", timeout=50, allow_partial_failure=partial)
     begun = time.monotonic()
     ended = run([together, stage("after", total, "m")], {"x": [0, 60, 60, 60], "folder": str(tmp_path)})
 
-    with pytest.raises(RunFailed, match=r"stage 'm' with all its items .* stage_timeout of 4s") as raised:
+    with pytest.raises(RunFailed, match=r"stage 'm' with all its items .* stage_timeout of 8s") as raised:
         ended.result()
     assert time.monotonic() - begun < 20
     assert (raised.value.error, raised.value.stage, raised.value.item) == ("flowtilla.errors.StageTimeout", "m", None)
