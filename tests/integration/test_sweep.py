@@ -249,7 +249,7 @@ def test_files_that_cannot_be_removed_keep_nobody_waiting(fleet: Fleet, redis: R
 def test_a_long_index_is_looked_through_in_turns(fleet: Fleet, redis: Redis) -> None:
     """Each sweep goes on where the last one stopped, until all was looked at."""
     redis.sadd("flowtilla:namespaces", "long")
-    redis.zadd("flowtilla:runs:long", {f"gone-{number}": number for number in range(1500)})
+    redis.zadd("flowtilla:runs:long", {f"gone-{number}": number for number in range(3000)})
 
     housekeep(fleet.settings, "sweep")
 
