@@ -40,11 +40,14 @@ def main(plan: dict[str, Any]) -> None:
 async def _serve(plan: dict[str, Any]) -> None:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.scheduler import DEFAULT_EXTENSIONS
 
     dask.config.set(plan["config"])
+    # Spans keep a note of every task, and of every busy period, for ever. The worker processes go without them too.
+    extensions = {name: extension for name, extension in DEFAULT_EXTENSIONS.items() if name != "spans"}
     async with SpecCluster(
         worker={"cls": Nanny, "options": plan["template"]},
-        scheduler={"cls": Scheduler, "options": plan["scheduler"]},
+        scheduler={"cls": Scheduler, "options": plan["scheduler"] | {"extensions": extensions}},
         asynchronous=True,
         silence_logs=logging.WARNING,
     ) as cluster:

@@ -179,6 +179,8 @@ class LocalCluster:
             "host": _LOOPBACK,
             "local_directory": str(self._directory.path),
             "dashboard": False,
+            # All that Dask has are spans, which the scheduler here does not take.
+            "extensions": {},
         }
 
 

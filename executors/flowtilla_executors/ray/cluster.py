@@ -57,6 +57,9 @@ _LOCAL = {
     "DASHBOARD_METRIC_PORT": "0",
 }
 
+# Ray keeps what became of the last 100,000 tasks, some 400 MiB, for a dashboard to show.
+_UNWATCHED = {"RAY_task_events_report_interval_ms": "0"}
+
 
 @contextmanager
 def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | None, str]]:
@@ -108,7 +111,8 @@ def _start(options: Options) -> dict[str, Any]:
     token.write_text(secrets.token_hex(32))
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
         os.environ.pop(name, None)
-    os.environ.update(_LOCAL, RAY_AUTH_TOKEN_PATH=str(token), **options.env_vars)
+    unwatched = _UNWATCHED if options.dashboard is None else {}
+    os.environ.update(_LOCAL | unwatched | options.env_vars, RAY_AUTH_TOKEN_PATH=str(token))
     if options.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(options.gpus)
     host, port = options.dashboard or (None, None)
