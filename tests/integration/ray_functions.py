@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def tables():
-    """Returns how many functions, and how many actors, the control store knows."""
+    """Returns how many functions, actors, and events of tasks the control store knows."""
     import ray
     from ray.experimental.internal_kv import _internal_kv_list
 
-    return len(_internal_kv_list(b"", namespace=b"fun")), len(ray._private.state.actors())
+    return len(_internal_kv_list(b"", namespace=b"fun")), len(ray._private.state.actors()), len(ray.timeline())
 
 
 def gpus():

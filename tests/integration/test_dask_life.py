@@ -250,6 +250,23 @@ def test_a_local_cluster_listens_on_loopback_only(benches):
     assert listening == {"0100007F"}
 
 
+def test_a_local_scheduler_keeps_no_note_of_every_task(benches):
+    """It has no spans, which would; and its workers, who have none either, report to it as before."""
+
+    def spans(dask_scheduler=None, dask_worker=None):
+        return "spans" in (dask_scheduler or dask_worker).extensions
+
+    def last_seen(dask_scheduler):
+        return [worker.last_seen for worker in dask_scheduler.workers.values()]
+
+    client = benches(cpus=2).executor.session._client
+
+    assert not client.run_on_scheduler(spans)
+    assert list(client.run(spans).values()) == [False, False]
+    before = client.run_on_scheduler(last_seen)
+    until(lambda: min(client.run_on_scheduler(last_seen)) > max(before))
+
+
 def test_closing_leaves_nothing(benches, tmp_path, monkeypatch):
     """No process, not even what a stage started, and no file."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -90,7 +90,7 @@ def test_only_its_worker_can_use_it(local: Bench, others: set[int]) -> None:
 
 @pytest.mark.alarm(300)
 def test_calls_leave_nothing_in_the_control_store(local: Bench) -> None:
-    """Ten thousand calls, and its tables of functions and actors are as they were."""
+    """Ten thousand calls, and its tables of functions, actors and events are as they were."""
     before = local.value(call(r.tables))
 
     async def run_all() -> None:
