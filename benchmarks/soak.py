@@ -3,7 +3,8 @@
     python benchmarks/soak.py [threads|processes|ray|dask] [--runs 50000]
 
 Runs are submitted in batches and kept for two seconds after their end. After each batch has gone, the worker's family
-is measured, and the keys that are left in Redis. The slope is that of the last two thirds, after the warm-up.
+is measured, and the keys that are left in Redis; lines of a log stay for up to five minutes. The slope is that of the
+last two thirds, after the warm-up.
 """
 
 import argparse
@@ -63,12 +64,21 @@ def batch(on: Bench, process: psutil.Process, number: int) -> dict[str, float]:
         "threads": float(process.num_threads()),
         "processes": float(len(family)),
         "keys in Redis": float(keys),
+        "keys that do not expire": float(lasting(on)),
         "members of its registries": float(sum(on.redis.zcard(key) for key in on.redis.scan_iter(_type="zset"))),
     }
     print(
         f"{(number + 1) * BATCH:7,}  " + "  ".join(f"{name} {value:,.1f}" for name, value in sample.items()), flush=True
     )
     return sample
+
+
+def lasting(on: Bench) -> int:
+    """Returns how many keys have no end of their own."""
+    pipeline = on.redis.pipeline(transaction=False)
+    for key in on.redis.scan_iter(count=5000):
+        pipeline.ttl(key)
+    return pipeline.execute().count(-1)
 
 
 def slope(values: Sequence[float]) -> float:
