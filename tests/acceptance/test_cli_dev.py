@@ -27,6 +27,10 @@ spec:
     - {name: greet, target: jobs.greet}
 """
 
+#: Seconds until all of a fleet is gone that was ended while Ray was starting, which lets nothing else happen in its process
+#: for up to 30 s.
+RAY_STARTS = 60
+
 # A worker whose server and supervisor are both gone ends soon after its grace.
 CONFIGURATION = "services: {worker: {grace: 1s}}"
 
@@ -143,8 +147,7 @@ def test_ctrl_c_stops_everything(start: Callable[..., Dev], folder: Path) -> Non
     os.killpg(dev.process.pid, signal.SIGINT)
 
     assert dev.process.wait(30) == 0, dev.said
-    # Ray, while it starts, lets nothing else happen in its process for up to 30 s.
-    until(lambda: not left_of(folder), seconds=60)
+    until(lambda: not left_of(folder), seconds=RAY_STARTS)
     assert not (folder / ".flowtilla/dev.json").exists()
     assert dev.said.count("asked to stop: finishing") == 2
 
@@ -155,7 +158,7 @@ def test_killing_it_leaves_nothing_behind(start: Callable[..., Dev], folder: Pat
 
     dev.end(signal.SIGKILL)
 
-    until(lambda: not left_of(folder))
+    until(lambda: not left_of(folder), seconds=RAY_STARTS)
     assert "Redis at localhost:6379" in flowtilla(folder, "runs").stderr
 
 
