@@ -27,8 +27,7 @@ spec:
     - {name: greet, target: jobs.greet}
 """
 
-#: Seconds until all of a fleet is gone that was ended while Ray was starting, which lets nothing else happen in its process
-#: for up to 30 s.
+#: Seconds until a fleet is gone that was ended while Ray was starting, which stops its process for up to 30 s.
 RAY_STARTS = 60
 
 # A worker whose server and supervisor are both gone ends soon after its grace.
@@ -85,7 +84,7 @@ def start(folder: Path) -> Iterator[Callable[..., Dev]]:
     for dev in devs:
         if dev.process.poll() is None:
             dev.end(signal.SIGKILL)
-    until(lambda: not left_of(folder))
+    until(lambda: not left_of(folder), seconds=RAY_STARTS)
 
 
 def left_of(folder: Path) -> list[str]:
