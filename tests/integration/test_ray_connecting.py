@@ -7,10 +7,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest.importorskip("ray")
@@ -19,6 +21,7 @@ from ray_processes import members
 
 import executor_functions as f
 from executor_bench import Bench, call
+from fleet import until
 from flowtilla.errors import ClusterLost, ClusterMismatch, ClusterUnreachable, ExecutorError
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
@@ -104,6 +107,37 @@ def test_a_ray_client_server_that_dies_or_hangs_is_a_lost_cluster(
     client.start()
     assert client.value(call(len, "two")) == 3
     client.close()
+
+
+def test_a_ray_client_session_that_dies_as_it_begins_is_begun_again(cluster: RayCluster) -> None:
+    """Its server had told the server in front that it lives, so this one does not say that it cannot begin."""
+    client = bench(**cluster.client())
+    with ThreadPoolExecutor() as beside:
+        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, 2)
+        client.start()
+        dying.result()
+    assert client.value(call(len, "two")) == 3
+    client.close()
+
+
+def _kill_newborn(head: int, count: int) -> None:
+    """Kills so many servers of sessions, each once the server in front has connected to it."""
+    killed = set(members(head, "--mode=specific-server"))
+    for _ in range(count):
+        killed.add(
+            born := until(lambda: next(filter(_connected, set(members(head, "--mode=specific-server")) - killed), 0))
+        )
+        os.kill(born, signal.SIGKILL)
+
+
+def _connected(server: int) -> bool:
+    with suppress(psutil.Error):
+        port = int(" ".join(psutil.Process(server).cmdline()).partition("--port=")[2].split()[0])
+        return any(
+            link.status == psutil.CONN_ESTABLISHED and link.laddr.port == port
+            for link in psutil.Process(server).net_connections()
+        )
+    return False
 
 
 def test_what_cannot_be_shipped_is_told(cluster: RayCluster) -> None:

@@ -14,8 +14,11 @@ ENDED = "its Ray Client server ended the session"
 #: What gRPC says when nobody answers.
 _SILENT = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
+#: What `ray.init` says when nobody answers.
+_ABSENT = "ray client connection timeout"
+
 #: Sessions that are asked for until one lives: the server forks while gRPC is at work in it, which some of those
-#: processes do not survive, one of three on a busy machine. It says so within a second.
+#: processes do not survive, one of three on a busy machine. It says so within a second, or hangs up.
 _BIRTHS = 10
 
 
@@ -30,16 +33,16 @@ def begin(initialise: Callable[[], Any], hopeless: str) -> Any:
         What that returns.
 
     Raises:
-        ConnectionAbortedError: the server refuses.
+        ConnectionError: nobody answers, or the server refuses.
     """
-    Worker._server_init = _parting_at_once(Worker._server_init)  # type: ignore[method-assign]
+    Worker._server_init = _at_once(Worker._server_init)  # type: ignore[method-assign]
     tries = 0
     while True:
         try:
             return initialise()
-        except ConnectionAbortedError as error:
+        except ConnectionError as error:
             tries += 1
-            if tries == _BIRTHS or hopeless in str(error):
+            if tries == _BIRTHS or hopeless in str(error) or _ABSENT in str(error):
                 raise
 
 
@@ -65,15 +68,17 @@ def nodes(patience: float) -> list[dict[str, Any]]:
     return found
 
 
-def _parting_at_once(server_init: Callable[..., None]) -> Callable[..., None]:
-    """Has a session that the server refused end here, without the farewell for which the server lets Ray wait 30 s."""
+def _at_once(server_init: Callable[..., None]) -> Callable[..., None]:
+    """Has a session begin or end here, where Ray would wait half a minute for one that died, or for its farewell."""
 
     def ask(session: Any, *given: Any) -> None:
+        rejoins, session._reconnect_enabled = session._reconnect_enabled, False
         try:
             server_init(session, *given)
-        except ConnectionAbortedError:
+        except ConnectionError:
             session._in_shutdown = True
             session.close = lambda: None
             raise
+        session._reconnect_enabled = rejoins
 
     return ask
