@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import flowtilla
+
 
 def tables():
     """Returns how many functions, actors, and events of tasks the control store knows."""
@@ -25,6 +27,15 @@ def leave_subprocess(file):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(file).write_text(str(child.pid))
     return child.pid, os.getpid()
+
+
+def tidy_up(file, seconds):
+    """Waits until it is to stop, takes so long to tidy up, and tells that it has."""
+    print("waits")
+    while not flowtilla.context().cancelled:
+        time.sleep(0.01)
+    time.sleep(seconds)
+    Path(file).touch()
 
 
 def evict(size, count):

@@ -6,7 +6,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +25,7 @@ from fleet import until
 from flowtilla.errors import ClusterLost, ClusterMismatch, ClusterUnreachable, ExecutorError
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
+from flowtilla_executors.ray import connection
 from flowtilla_executors.registry import create
 from ray_cluster import RayCluster, started
 
@@ -109,35 +110,49 @@ def test_a_ray_client_server_that_dies_or_hangs_is_a_lost_cluster(
     client.close()
 
 
-def test_a_ray_client_session_that_dies_as_it_begins_is_begun_again(cluster: RayCluster) -> None:
+def test_a_ray_client_session_that_dies_as_it_begins_is_begun_again(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its server had told the server in front that it lives, so this one does not say that it cannot begin."""
+    monkeypatch.setattr(connection, "_CONNECTING", 50.0)  # two births take long on a busy machine
     client = bench(**cluster.client())
     with ThreadPoolExecutor() as beside:
-        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, 2)
+        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, _connected)
         client.start()
         dying.result()
     assert client.value(call(len, "two")) == 3
     client.close()
 
 
-def _kill_newborn(head: int, count: int) -> None:
-    """Kills so many servers of sessions, each once the server in front has connected to it."""
-    killed = set(members(head, "--mode=specific-server"))
-    for _ in range(count):
-        killed.add(
-            born := until(lambda: next(filter(_connected, set(members(head, "--mode=specific-server")) - killed), 0))
-        )
-        os.kill(born, signal.SIGKILL)
+def test_a_ray_client_session_that_dies_while_versions_are_compared_can_be_tried_again(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    """It is told as such, so that a worker does try again."""
+    (module := tmp_path / "slow_to_import.py").write_text(
+        f"open({str(tmp_path / 'begun')!r}, 'w'), __import__('time').sleep(60)"
+    )
+    with ThreadPoolExecutor() as beside:
+        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, lambda _: (tmp_path / "begun").exists())
+        said = refusal(ClusterUnreachable, ("slow_to_import",), py_modules=[str(module)], **cluster.client())
+        dying.result()
+    assert "cannot be used: " in said
+
+
+def _kill_newborn(head: int, ripe: Callable[[int], bool]) -> None:
+    """Kills the next server of a session once it has come so far."""
+    others = set(members(head, "--mode=specific-server"))
+    born = next(iter(until(lambda: set(members(head, "--mode=specific-server")) - others)))
+    until(lambda: ripe(born), every=0.005)
+    os.kill(born, signal.SIGKILL)
 
 
 def _connected(server: int) -> bool:
-    with suppress(psutil.Error):
-        port = int(" ".join(psutil.Process(server).cmdline()).partition("--port=")[2].split()[0])
-        return any(
-            link.status == psutil.CONN_ESTABLISHED and link.laddr.port == port
-            for link in psutil.Process(server).net_connections()
-        )
-    return False
+    """Returns whether the server in front is connected to that of a session."""
+    process = psutil.Process(server)
+    port = " ".join(process.cmdline()).partition("--port=")[2].split()[:1]
+    return any(
+        link.status == psutil.CONN_ESTABLISHED and [str(link.laddr.port)] == port for link in process.net_connections()
+    )
 
 
 def test_what_cannot_be_shipped_is_told(cluster: RayCluster) -> None:

@@ -118,12 +118,13 @@ def test_nothing_stays_behind(worker: Worker, end: Callable[[Worker], None]) -> 
     assert list(Path("/dev/shm").glob("plasma*")) == []
 
 
+@pytest.mark.alarm(180)
 def test_a_driver_process_killed_with_its_worker_leaves_only_files(worker: Worker) -> None:
     """Ray's processes go by themselves, but two agents take a minute; the next start removes the files."""
     _kill_driver_too(worker)
 
-    # A process that Ray was just starting looks for its cluster for a while.
-    until(lambda: not _but_agents(worker.driver), 60)
+    # A process that Ray was just starting looks for its cluster for a minute, once it has started.
+    until(lambda: not _but_agents(worker.driver), 120)
     until(lambda: worker.process.poll() is not None)
     PrivateDirectory(Path("/tmp")).close()
     assert not worker.folder.exists()

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psutil
@@ -17,6 +19,7 @@ from ray_processes import drivers, members
 import executor_functions as f
 from executor_bench import Bench, call
 from fleet import until
+from flowtilla.cancellation import GRACE
 from flowtilla.errors import ConfigurationError, ResourcesUnavailable
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
@@ -115,6 +118,22 @@ def test_a_cancelled_call_takes_its_subprocesses_along(local: Bench, tmp_path: P
     local.cancel(handle)
 
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_the_time_that_the_word_takes_is_not_that_of_a_call_to_tidy_up(
+    local: Bench, others: set[int], tmp_path: Path
+) -> None:
+    """The mailbox, on its way, is slow to answer when the call is to stop; both need longer than the grace."""
+    driver = next(iter(set(drivers()) - others))
+    handle = local.submit(call(r.tidy_up, str(tmp_path / "tidy"), 0.6 * GRACE))
+    local.until(lambda: "waits" in [line.message for line in local.lines], "the call did not begin")
+    [mailbox] = members(driver, "ray::Mailbox")
+
+    os.kill(mailbox, signal.SIGSTOP)
+    Timer(0.6 * GRACE, os.kill, [mailbox, signal.SIGCONT]).start()
+    local.cancel(handle)
+
+    assert (tmp_path / "tidy").exists()
 
 
 def test_calls_that_can_be_told_to_stop_leave_nothing(local: Bench) -> None:

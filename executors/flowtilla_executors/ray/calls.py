@@ -41,6 +41,7 @@ class Entry:
         parents: the calls whose values it takes, until it ends.
         hears: whether the call wants to be told that it is to stop.
         stopped: whether it is to stop.
+        late: what kills it then, unless it has ended before.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Entry:
     parents: list["Entry"] = field(default_factory=list)
     hears: bool = False
     stopped: bool = False
+    late: threading.Timer | None = None
 
 
 class Calls:
@@ -102,10 +104,16 @@ class Calls:
         if not entry.hears:
             self._kill(entry)
             return
+        self._give_grace(entry)
         self._letters.tell.remote(number)
-        late = threading.Timer(GRACE, self._kill, [entry])
-        late.daemon = True
-        late.start()
+
+    def _give_grace(self, entry: Entry) -> None:
+        """Kills a call in a while; it has as long again from when it has heard, since the word takes its time too."""
+        if entry.late is not None:
+            entry.late.cancel()
+        entry.late = threading.Timer(GRACE, self._kill, [entry])
+        entry.late.daemon = True
+        entry.late.start()
 
     def _kill(self, entry: Entry) -> None:
         if not entry.ended.done():
@@ -186,10 +194,12 @@ class Calls:
                     self._note(kind, *details)
 
     def _note(self, kind: str, number: int) -> None:
-        """Takes what a call says that can be told to stop: that it hears, or that its stage has ended."""
+        """Takes what a call says that can be told to stop: that it hears, has heard, or that its stage has ended."""
         entry = self._entries.get(number)
         if kind == "stopped" and entry is not None:
             self._kill(entry)
+        elif kind == "heard" and entry is not None and entry.stopped:
+            self._give_grace(entry)
         elif kind == "hears":
             if entry is not None:
                 entry.hears = True

@@ -23,7 +23,7 @@ _BIRTHS = 10
 
 
 def begin(initialise: Callable[[], Any], hopeless: str) -> Any:
-    """Begins a session.
+    """Begins a session, which is not joined again when its server hangs up, until `keep` is called.
 
     Args:
         initialise: calls `ray.init`.
@@ -33,17 +33,23 @@ def begin(initialise: Callable[[], Any], hopeless: str) -> Any:
         What that returns.
 
     Raises:
-        ConnectionError: nobody answers, or the server refuses.
+        ConnectionError, grpc.RpcError: nobody answers, or the server refuses.
     """
     Worker._server_init = _at_once(Worker._server_init)  # type: ignore[method-assign]
     tries = 0
     while True:
         try:
             return initialise()
-        except ConnectionError as error:
+        except (ConnectionError, grpc.RpcError) as error:
             tries += 1
             if tries == _BIRTHS or hopeless in str(error) or _ABSENT in str(error):
                 raise
+
+
+def keep() -> None:
+    """Has Ray join the session again when its server hangs up: for half a minute, which one that began is worth."""
+    session = _session()
+    session._reconnect_enabled = session._reconnect_grace_period > 0
 
 
 def nodes(patience: float) -> list[dict[str, Any]]:
@@ -56,8 +62,7 @@ def nodes(patience: float) -> list[dict[str, Any]]:
         ConnectionError: it does not answer, or knows the session no more; says which.
     """
     try:
-        session = ray_client.get_context().client_worker  # type: ignore[no-untyped-call]
-        found: list[dict[str, Any]] = session.get_cluster_info(ClusterInfoType.NODES, timeout=patience)
+        found: list[dict[str, Any]] = _session().get_cluster_info(ClusterInfoType.NODES, timeout=patience)
     except grpc.RpcError as error:
         if error.code() in _SILENT:
             raise ConnectionError(f"its Ray Client server does not answer: {error.code().name}") from error
@@ -68,17 +73,20 @@ def nodes(patience: float) -> list[dict[str, Any]]:
     return found
 
 
+def _session() -> Any:
+    return ray_client.get_context().client_worker  # type: ignore[no-untyped-call]
+
+
 def _at_once(server_init: Callable[..., None]) -> Callable[..., None]:
-    """Has a session begin or end here, where Ray would wait half a minute for one that died, or for its farewell."""
+    """Has a session that dies as it begins end here, where Ray would wait half a minute for it, or for its farewell."""
 
     def ask(session: Any, *given: Any) -> None:
-        rejoins, session._reconnect_enabled = session._reconnect_enabled, False
+        session._reconnect_enabled = False
         try:
             server_init(session, *given)
         except ConnectionError:
             session._in_shutdown = True
             session.close = lambda: None
             raise
-        session._reconnect_enabled = rejoins
 
     return ask

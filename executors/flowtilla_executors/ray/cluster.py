@@ -95,6 +95,7 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | 
         raise _named(options, error) from error
     _compare(options)
     if _is_client(options):
+        client.keep()
         yield None, f"Ray {ray.__version__}"
     else:
         found = context.address_info

@@ -36,8 +36,17 @@ def serve(end: socket.socket, options: Options) -> None:
     except ExecutorError as error:
         wire.send("refused", type(error).__name__, str(error))
     except Exception as error:
-        wire.send("refused", "ExecutorError", f"{options.name} cannot be used: {type(error).__name__}: {error}")
+        kind = "ClusterUnreachable" if options.address is not None and _hung_up(error) else "ExecutorError"
+        wire.send("refused", kind, f"{options.name} cannot be used: {type(error).__name__}: {error}")
     _leave(options)
+
+
+def _hung_up(error: Exception) -> bool:
+    """Returns whether a cluster, or its Ray Client server, went while it was joined: another try may find it whole."""
+    import grpc
+    from ray.exceptions import RayError
+
+    return isinstance(error, (ConnectionError, grpc.RpcError, RayError))
 
 
 def _ignore_signals() -> None:

@@ -115,7 +115,7 @@ class Sender:
             word = _mailbox(self._mailbox).hear.remote(self._number)
             # Not by a callback of the future's, for which Ray's own thread needs the interpreter's lock: native code
             # that holds it would keep Ray from killing this process. And it belongs to no stage.
-            listener = threading.Thread(target=_listen, args=(word, call), name="flowtilla-hear", daemon=True)
+            listener = threading.Thread(target=self._listen, args=(word, call), name="flowtilla-hear", daemon=True)
             contextvars.Context().run(listener.start)
 
     def stopped(self) -> None:
@@ -137,11 +137,11 @@ class Sender:
             raise OSError(f"the lines were not sent: {error}") from error
         self.sent += len(lines)
 
-
-def _listen(word: Any, call: Cancellation) -> None:
-    with contextlib.suppress(Exception):  # the cluster is ending
-        ray.get(word)
-        call.request()
+    def _listen(self, word: Any, call: Cancellation) -> None:
+        with contextlib.suppress(Exception):  # the cluster is ending
+            ray.get(word)
+            call.request()
+            _mailbox(self._mailbox).put.remote("heard", self._number)
 
 
 class Inbox:
