@@ -138,20 +138,27 @@ def test_a_ray_client_session_that_dies_while_versions_are_compared_can_be_tried
     assert "cannot be used: " in said
 
 
-def _kill_newborn(head: int, ripe: Callable[[int], bool]) -> None:
-    """Kills the next server of a session once it has come so far."""
+def _kill_newborn(head: int, ripe: Callable[[psutil.Process], bool]) -> None:
+    """Kills the next server of a session once it has come so far; some do not, and die by themselves."""
     others = set(members(head, "--mode=specific-server"))
-    born = next(iter(until(lambda: set(members(head, "--mode=specific-server")) - others)))
-    until(lambda: ripe(born), every=0.005)
-    os.kill(born, signal.SIGKILL)
+    while True:
+        born = next(iter(until(lambda: set(members(head, "--mode=specific-server")) - others)))
+        with suppress(psutil.NoSuchProcess):
+            _kill_once(ripe, psutil.Process(born))
+            return
+        others.add(born)
 
 
-def _connected(server: int) -> bool:
+def _kill_once(ripe: Callable[[psutil.Process], bool], process: psutil.Process) -> None:
+    until(lambda: process.cmdline() and ripe(process), every=0.005)
+    process.kill()
+
+
+def _connected(server: psutil.Process) -> bool:
     """Returns whether the server in front is connected to that of a session."""
-    process = psutil.Process(server)
-    port = " ".join(process.cmdline()).partition("--port=")[2].split()[:1]
+    port = " ".join(server.cmdline()).partition("--port=")[2].split()[:1]
     return any(
-        link.status == psutil.CONN_ESTABLISHED and [str(link.laddr.port)] == port for link in process.net_connections()
+        link.status == psutil.CONN_ESTABLISHED and [str(link.laddr.port)] == port for link in server.net_connections()
     )
 
 
