@@ -105,17 +105,18 @@ def measure(kind: str, client: flowtilla.Client, hand: ByHand, rounds: int) -> N
         lambda: client.submit(ARRAYS, {"megabytes": 64}).result(timeout=60),
         lambda: hand.wait([by_hand.arrays(hand, 64)]),
         max(5, rounds // 4),
+        warm_up=50,  # until each of Ray's processes has touched each page of its store once, which is slow
     )
 
 
-def beside(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> None:
-    """Measures both in turn, and prints the medians and their ratio."""
+def beside(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, warm_up: int = 3) -> None:
+    """Measures both in turn after some rounds that do not count, and prints the medians and their ratio."""
     times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 3):
+    for number in range(rounds + warm_up):
         for taken, do in zip(times, (ours, theirs), strict=True):
             begun = time.perf_counter()
             do()
-            if number >= 3:
+            if number >= warm_up:
                 taken.append(time.perf_counter() - begun)
     mine, hand = map(statistics.median, times)
     show(what, mine * 1000, "ms", f"by hand {hand * 1000:.1f} ms, {mine / hand:.2f}x")
