@@ -117,7 +117,7 @@ def test_a_ray_client_session_that_dies_as_it_begins_is_begun_again(
     monkeypatch.setattr(connection, "_CONNECTING", 50.0)  # two births take long on a busy machine
     client = bench(**cluster.client())
     with ThreadPoolExecutor() as beside:
-        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, _connected)
+        dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, lambda _: True)
         client.start()
         dying.result()
     assert client.value(call(len, "two")) == 3
@@ -139,19 +139,23 @@ def test_a_ray_client_session_that_dies_while_versions_are_compared_can_be_tried
 
 
 def _kill_newborn(head: int, ripe: Callable[[psutil.Process], bool]) -> None:
-    """Kills the next server of a session once it has come so far; some do not, and die by themselves."""
+    """Kills the next servers of a session that have come so far.
+
+    There may be others: some die by themselves, and a server in front that was frozen makes some, once it goes on,
+    for who had asked it and is gone.
+    """
     others = set(members(head, "--mode=specific-server"))
-    while True:
-        born = next(iter(until(lambda: set(members(head, "--mode=specific-server")) - others)))
-        with suppress(psutil.NoSuchProcess):
-            _kill_once(ripe, psutil.Process(born))
-            return
-        others.add(born)
+    until(lambda: [pid for pid in set(members(head, "--mode=specific-server")) - others if _killed(pid, ripe)])
 
 
-def _kill_once(ripe: Callable[[psutil.Process], bool], process: psutil.Process) -> None:
-    until(lambda: process.cmdline() and ripe(process), every=0.005)
-    process.kill()
+def _killed(pid: int, ripe: Callable[[psutil.Process], bool]) -> bool:
+    """Kills a server if it has come so far, and returns whether it had."""
+    with suppress(psutil.NoSuchProcess):
+        server = psutil.Process(pid)
+        if _connected(server) and ripe(server):
+            server.kill()
+            return True
+    return False
 
 
 def _connected(server: psutil.Process) -> bool:
