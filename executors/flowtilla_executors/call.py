@@ -60,6 +60,7 @@ class Call:
         args: the positional arguments, without the item of a mapped call.
         kwargs: keyword arguments: plain data, copied before each use.
         items: what a mapped call maps over, or None.
+        readonly: whether the big buffers (arrays) of its arguments are not copied, and cannot be written to.
         timeout: seconds, for the whole call; the engine gives items with a timeout calls of their own.
         cpus, gpus, memory: what the call needs (counts; bytes); None is the executor's default.
         resources: logical resources by name.
@@ -74,6 +75,7 @@ class Call:
     args: tuple[Argument, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     items: Items | None = None
+    readonly: bool = False
     timeout: float | None = None
     cpus: float | None = None
     gpus: float | None = None

@@ -7,7 +7,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,8 @@ def invoke(
 
     Args:
         call: what to run.
-        parents: what the call's arguments refer to; each use of a parent takes a fresh copy.
+        parents: what the call's arguments refer to; each use of a parent takes a fresh copy, but for the big buffers
+            of a call that is `readonly`.
         keep: pickles the value, or otherwise makes it the executor's; what it raises fails the call.
         emit: takes log lines while the call runs, from any thread.
         cancellation: asks the stage to stop; None when nobody will.
@@ -103,7 +104,9 @@ class _Run:
             index = items.start + position if items.indexes is None else items.indexes[position]
             staged: list[dict[str, Any]] = []
             try:
-                args, kwargs = _placed(fresh(item), items.place, [source() for source in arguments], keywords())
+                args, kwargs = _placed(
+                    fresh(item, self.call.readonly), items.place, [source() for source in arguments], keywords()
+                )
                 result = self._apply(function, args, kwargs, index, staged)
                 # At once, since the next item may change what this one returned.
                 results.append(_checked(fresh, result, self.call.context))
@@ -138,15 +141,15 @@ class _Run:
             return snapshot(argument.value).load
         if isinstance(argument, Joined):
             parts = [self.parents[index] for index in argument.indexes]
-            return lambda: list(chain.from_iterable(part.load() for part in parts))
-        return self.parents[argument.index].load
+            return lambda: list(chain.from_iterable(part.load(self.call.readonly) for part in parts))
+        return partial(self.parents[argument.index].load, self.call.readonly)
 
     def _keywords(self) -> Callable[[], Any]:
         return snapshot(self.call.kwargs).load if self.call.kwargs else dict
 
     def _window(self, items: Items) -> Iterator[Any]:
         if isinstance(items.source, Parent) and isinstance(parent := self.parents[items.source.index], Listed):
-            return parent.window(items.start, items.stop)
+            return parent.window(items.start, items.stop, self.call.readonly)
         source = self._source(items.source)()
         try:
             found = iter(source)

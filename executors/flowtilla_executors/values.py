@@ -5,7 +5,7 @@ import operator
 import pickle
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from types import NoneType
@@ -39,8 +39,12 @@ class Snapshot(Protocol):
     def size(self) -> int:
         """About how many bytes it takes."""
 
-    def load(self) -> Any:
-        """Returns a fresh copy, which belongs to the caller."""
+    def load(self, readonly: bool = False) -> Any:
+        """Returns a fresh copy, which belongs to the caller.
+
+        Args:
+            readonly: whether its big buffers (arrays) are not copied, and cannot be written to.
+        """
 
 
 class Uncomputed(Exception):
@@ -65,7 +69,7 @@ class Same:
     def size(self) -> int:
         return sys.getsizeof(self.value)
 
-    def load(self) -> Any:
+    def load(self, readonly: bool = False) -> Any:
         return self.value
 
 
@@ -80,8 +84,8 @@ class Copied:
     def size(self) -> int:
         return sum(memoryview(part).nbytes for part in (self.stream, *self.buffers))
 
-    def load(self) -> Any:
-        return pickle.loads(self.stream, buffers=[private(buffer) for buffer in self.buffers])
+    def load(self, readonly: bool = False) -> Any:
+        return _loaded(self.stream, self.buffers, readonly)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # A cluster that can take buffers out of band moves them without a copy.
@@ -105,14 +109,14 @@ class Listed:
     def size(self) -> int:
         return sum(piece.size for piece in self.pieces)
 
-    def load(self) -> list[Any]:
-        return [item for piece in self.pieces for item in piece.load()]
+    def load(self, readonly: bool = False) -> list[Any]:
+        return [item for piece in self.pieces for item in piece.load(readonly)]
 
-    def window(self, start: int, stop: int | None) -> Iterator[Any]:
-        """Returns fresh copies of the items from `start` to `stop`."""
+    def window(self, start: int, stop: int | None, readonly: bool = False) -> Iterator[Any]:
+        """Returns fresh copies of the items from `start` to `stop`, as `load` does."""
         first = max(0, bisect_right(self.starts, start) - 1)
         last = len(self.pieces) if stop is None else bisect_left(self.starts, stop)
-        items = chain.from_iterable(piece.load() for piece in self.pieces[first:last])
+        items = chain.from_iterable(piece.load(readonly) for piece in self.pieces[first:last])
         skipped = self.starts[first]
         return islice(items, start - skipped, None if stop is None else stop - skipped)
 
@@ -172,16 +176,25 @@ def assembled(value: Any, whole: Dumped, make: Callable[[Dumped], Snapshot]) -> 
     return Listed(tuple(map(make, pieces)), tuple(starts))
 
 
-def fresh(value: Any) -> Any:
+def fresh(value: Any, readonly: bool = False) -> Any:
     """Returns a copy that shares nothing mutable with the value.
+
+    Args:
+        value: what to copy.
+        readonly: whether its big buffers (arrays) are shared, and cannot be written to.
 
     Raises:
         Exception: the value, or something in it, cannot be pickled.
     """
     if type(value) in IMMUTABLE:
         return value
-    stream, buffers = dumps(value)
-    return pickle.loads(stream, buffers=[private(buffer) for buffer in buffers])
+    return _loaded(*dumps(value), readonly)
+
+
+def _loaded(stream: Buffer, buffers: Sequence[Buffer], readonly: bool) -> Any:
+    return pickle.loads(
+        stream, buffers=[memoryview(buffer).toreadonly() if readonly else private(buffer) for buffer in buffers]
+    )
 
 
 def private(buffer: Buffer) -> bytearray | mmap.mmap:

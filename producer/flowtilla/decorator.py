@@ -25,7 +25,7 @@ def stage(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Args:
         function: the function, when used without parentheses.
         options: the fields of `StageOptions`: resources, retries, timeout, stage_timeout, priority, checkpoint,
-            allow_partial_failure.
+            readonly_arguments, allow_partial_failure.
 
     Raises:
         pydantic.ValidationError: an option is unknown or has a wrong value.

@@ -79,6 +79,7 @@ class StageOptions(_Model):
     stage_timeout: Seconds | None = Field(default=None, gt=0)
     priority: int | None = None
     checkpoint: bool | None = None
+    readonly_arguments: bool | None = None
     allow_partial_failure: bool | None = None
 
 
@@ -93,6 +94,7 @@ class Stage(StageOptions):
         map_on: maps over `input[map_on]` instead of the first parent's value.
         allow_partial_failure: failed items are left out of the list instead of failing the stage.
         checkpoint: keep the value in storage, so that a later attempt need not run the stage again.
+        readonly_arguments: the arrays in its arguments are not copied for it, and it cannot write into them.
         priority: of stages that wait for room on the executor the highest begins first, 0 by default; Ray has none.
         resources, retries: see `Resources`, `Retries`.
         timeout: seconds, for each try of the stage, or of each item of a mapped one.

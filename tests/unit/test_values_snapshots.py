@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flowtilla_executors import MISSING
 from flowtilla_executors.describe import inline, iterable, length
 from flowtilla_executors.local.files import Mapped, discard, owned, store, write
-from flowtilla_executors.values import Copied, Listed, Same, fresh, snapshot
+from flowtilla_executors.values import Copied, Listed, Same, fresh, lent, snapshot
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, 1j, "text", b"bytes"])
@@ -52,6 +52,32 @@ def test_arrays_come_back_writable():
     first += 1
 
     assert kept.load().tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("keep", [snapshot, lent, store])
+def test_readonly_loads_share_their_arrays(keep, tmp_path):
+    """None is copied, none can be written to, and what is no array is a fresh copy still."""
+    value = {"array": numpy.arange(20_000), "rows": [1]}
+    kept = keep(value, "v", [tmp_path]) if keep is store else keep(value)
+    first, second = kept.load(readonly=True), kept.load(readonly=True)
+    first["rows"].append(2)
+
+    with pytest.raises(ValueError, match="read-only"):
+        first["array"][0] = 1
+    assert second["rows"] == [1]
+    assert (second["array"] == value["array"]).all()
+    if isinstance(kept, Copied):
+        assert numpy.shares_memory(first["array"], second["array"])
+
+
+def test_a_fresh_copy_may_share_arrays_that_cannot_be_written_to():
+    """As a mapped stage gets its items when its arguments are read-only."""
+    value = [numpy.arange(3), {"x": 1}]
+    shared = fresh(value, readonly=True)
+
+    assert numpy.shares_memory(shared[0], value[0]) and not shared[0].flags.writeable
+    assert shared[1] == value[1] and shared[1] is not value[1]
+    assert fresh(value)[0].flags.writeable
 
 
 def test_classes_no_import_finds_stay_the_same_class():

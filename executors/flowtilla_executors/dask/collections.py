@@ -41,7 +41,7 @@ class Persisted:
         # Of what a worker holds for this value alone.
         return len(self.stream)
 
-    def load(self) -> Any:
+    def load(self, readonly: bool = False) -> Any:
         return pickle.loads(self.stream)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -33,10 +33,11 @@ class Mapped:
     places: tuple[tuple[int, int], ...]
     size: int
 
-    def load(self) -> Any:
+    def load(self, readonly: bool = False) -> Any:
+        # Private pages: who writes into an array writes into a copy of the page.
+        access = mmap.ACCESS_READ if readonly else mmap.ACCESS_COPY
         with self.path.open("rb") as file:
-            # Private pages: who writes into an array writes into a copy of the page.
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=access))
         buffers = [view[start : start + length] for start, length in self.places]
         return pickle.loads(view[: self.stream], buffers=buffers)
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 
 from flowtilla import Run, Workflow
@@ -63,6 +64,61 @@ def test_items_share_no_mutable_value(run: Callable[..., Run]) -> None:
     """Each item of a mapped stage has the broadcast value to itself."""
     stages = [stage("n", numbers), stage("a", a_list), mapped("m", appends_to_broadcast, "n", "a")]
     assert run(stages, {"n": 4}).result() == [3, 3, 3, 3]
+
+
+def rows_and_array(_: object = None) -> dict[str, Any]:
+    return {"rows": [1, 2], "array": numpy.arange(1000)}
+
+
+def writes_into_rows(value: dict[str, Any]) -> list[Any]:
+    value["rows"].append(3)
+    return [value["rows"], int(value["array"].sum())]
+
+
+def writes_into_array(value: dict[str, Any]) -> int:
+    value["array"][0] = 7
+    return int(value["array"][0])
+
+
+def test_arrays_in_readonly_arguments_cannot_be_written_to(run: Callable[..., Run]) -> None:
+    """They are not copied, so writing is an error; everything else is the stage's own, and the answer the same."""
+    stages = [
+        stage("a", rows_and_array),
+        stage("b", writes_into_rows, "a", readonly_arguments=True),
+        stage("c", writes_into_rows, "a", readonly_arguments=True),
+        stage("own", writes_into_array, "a"),
+    ]
+    assert run(stages).result() == {"b": [[1, 2, 3], 499_500], "c": [[1, 2, 3], 499_500], "own": 7}
+
+    refused = run([stage("a", rows_and_array), stage("b", writes_into_array, "a", readonly_arguments=True)])
+    with pytest.raises(RunFailed, match="read-only") as raised:
+        refused.result()
+    assert (raised.value.stage, raised.value.error) == ("b", "ValueError")
+
+
+def test_arrays_among_readonly_items_cannot_be_written_to(run: Callable[..., Run]) -> None:
+    """Of mapped stages too, whose items may be in pieces and whose lists are joined."""
+    stages = [
+        stage("n", numbers),
+        mapped("a", rows_and_array, "n"),
+        mapped("b", writes_into_rows, "a", readonly_arguments=True),
+        mapped("c", writes_into_array, "a", readonly_arguments=True, allow_partial_failure=True, retries=1),
+        stage("sums", sums, "a", readonly_arguments=True),
+    ]
+    failed = run(stages, {"n": 3})
+    with pytest.raises(RunFailed, match="read-only") as raised:
+        failed.result()
+
+    assert (raised.value.stage, raised.value.error, raised.value.item) == ("c", "ValueError", 0)
+    assert failed.stages["b"].done == failed.stages["b"].total == 3
+    assert run([one for one in stages if one.name != "c"], {"n": 3}).result() == {
+        "b": [[[1, 2, 3], 499_500]] * 3,
+        "sums": [499_500] * 3,
+    }
+
+
+def sums(values: list[dict[str, Any]]) -> list[int]:
+    return [int(value["array"].sum()) for value in values]
 
 
 def test_a_class_stays_the_same_class(run: Callable[..., Run]) -> None:

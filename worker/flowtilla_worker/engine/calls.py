@@ -96,6 +96,7 @@ class Caller:
             context=replace(self._context, stage=planned.name, timeout=planned.options.timeout),
             args=tuple(args),
             kwargs=planned.binding.keyword_inputs(given),
+            readonly=bool(planned.options.readonly_arguments),
             timeout=planned.options.timeout,
             cpus=resources.cpus,
             gpus=resources.gpus,
