@@ -12,6 +12,8 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import by_hand
@@ -39,16 +41,24 @@ def main() -> None:
 async def measure(kind: str, hand: by_hand.ByHand, rounds: int) -> None:
     settings = ExecutorSettings.model_validate({"target": kind, "cluster_address": hand.address})
     async with create(settings) as executor:
-        for name, ours, theirs in (("chain of 3", chain, by_hand.chain), ("diamond of 10", diamond, by_hand.diamond)):
-            for count in (1, FLIGHT):
 
-                async def seam(ours: Any = ours, count: int = count) -> None:
-                    await asyncio.gather(*[ours(executor) for _ in range(count)])
+        async def measured(what: str, ours: Any, theirs: Any, count: int = 1, warm_up: int = 3) -> None:
+            async def seam() -> None:
+                await asyncio.gather(*[ours(executor) for _ in range(count)])
 
-                async def alone(theirs: Any = theirs, count: int = count) -> None:
-                    await asyncio.to_thread(lambda: hand.wait([theirs(hand) for _ in range(count)]))
+            async def alone() -> None:
+                await asyncio.to_thread(lambda: hand.wait([theirs(hand) for _ in range(count)]))
 
-                await beside(f"{kind}: {name}" + (f", {count} in flight" if count > 1 else ""), seam, alone, rounds)
+            await beside(f"{kind}: {what}", seam, alone, rounds, warm_up)
+
+        await measured("chain of 3", chain, by_hand.chain)
+        await measured(f"chain of 3, {FLIGHT} in flight", chain, by_hand.chain, FLIGHT)
+        await measured("diamond of 10", diamond, by_hand.diamond)
+        await measured(f"diamond of 10, {FLIGHT} in flight", diamond, by_hand.diamond, FLIGHT)
+        for how, readonly in (("a copy for each", False), ("read-only", True)):
+            # Many, until each of Ray's processes has touched each page of its store once, which is slow.
+            ours, theirs = partial(arrays, readonly), partial(by_hand.arrays, megabytes=64)
+            await measured(f"64 MiB through 3 stages, {how}", ours, theirs, warm_up=50)
 
 
 async def chain(executor: Executor[Any]) -> None:
@@ -63,6 +73,13 @@ async def diamond(executor: Executor[Any]) -> None:
     first = executor.submit(call(noop.nothing))
     middle = [executor.submit(call(noop.same, 1), [first]) for _ in range(by_hand.MIDDLE)]
     await ended(executor, first, *middle, executor.submit(call(noop.same, by_hand.MIDDLE), middle))
+
+
+async def arrays(readonly: bool, executor: Executor[Any]) -> None:
+    """An array of 64 MiB through three calls."""
+    made = executor.submit(replace(call(noop.array), kwargs={"megabytes": 64}))
+    more = executor.submit(replace(call(noop.plus_one, 1), readonly=readonly), [made])
+    await ended(executor, made, more, executor.submit(replace(call(noop.total, 1), readonly=readonly), [more]))
 
 
 def call(function: Callable[..., Any], parents: int = 0) -> Call:
@@ -80,15 +97,15 @@ async def ended(executor: Executor[Any], *handles: Any) -> None:
 
 
 async def beside(
-    what: str, ours: Callable[[], Awaitable[None]], theirs: Callable[[], Awaitable[None]], rounds: int
+    what: str, ours: Callable[[], Awaitable[None]], theirs: Callable[[], Awaitable[None]], rounds: int, warm_up: int
 ) -> None:
-    """Measures both in turn, and prints the medians and their ratio."""
+    """Measures both in turn after some rounds that do not count, and prints the medians and their ratio."""
     times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 3):
+    for number in range(rounds + warm_up):
         for taken, do in zip(times, (ours, theirs), strict=True):
             begun = time.perf_counter()
             await do()
-            if number >= 3:
+            if number >= warm_up:
                 taken.append(time.perf_counter() - begun)
     mine, hand = map(statistics.median, times)
     show(what, mine * 1000, "ms", f"by hand {hand * 1000:.1f} ms, {mine / hand:.2f}x")
