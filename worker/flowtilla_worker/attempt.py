@@ -224,13 +224,16 @@ class Attempt:
         outcome["execution_started_at"] = repr(started)
         outcome["execution_ended_at"] = repr(now.timestamp())
         seconds = max(1, round(keep))
+        forget = state is RunState.FINISHED
         say = notes.to_wire(self.seal)
         say["job"] = {**notes.job, **fields}
+        if forget:
+            say["values"] = {}
         say["end"] = {
             "keep": str(seconds),
             "over": str(round(now.timestamp()) + seconds),
             "member": f"{self.claim.namespace}/{self.claim.run_id}",
-            "forget": "1" if state is RunState.FINISHED else "0",
+            "forget": "1" if forget else "0",
             "counter": counter,
             "worked": f"{now.timestamp() - started:.6f}",
             "result": outcome,

@@ -1,5 +1,6 @@
 """Why a run is stopped before its end."""
 
+import traceback
 from enum import Enum
 
 
@@ -16,3 +17,8 @@ class Halt(Enum):
     BROKE = "broke"
     #: Another attempt owns it: nothing more is written.
     LOST = "lost"
+
+
+def fault() -> str:
+    """Returns the reason of a run whose attempt ends by the exception that is being handled, a fault of ours."""
+    return f"a fault of flowtilla, please report it:\n{traceback.format_exc()}"

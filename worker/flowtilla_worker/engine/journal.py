@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from types import MappingProxyType
 
@@ -12,7 +11,7 @@ from flowtilla.errors import LeaseLost
 from flowtilla.logs import LogLine
 from flowtilla.record import StageRecord
 from flowtilla_worker.attempt import Attempt, Notes, for_dashboards
-from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.halt import Halt, fault
 from flowtilla_worker.engine.log import RunLog
 
 #: Seconds between two reports of what is not a commit: progress and log lines.
@@ -31,11 +30,12 @@ class Journal:
         attempt: writes them.
         log: the run's log.
         total: how many stages the workflow has.
-        halt: called when a write finds that the run was cancelled, or is another attempt's now.
+        halt: called when a write finds that the run was cancelled, or is another attempt's now; or when Redis refused
+            one that nobody waits for.
         careful: whether to write that a stage begins before it does: should it kill the worker, it is known.
     """
 
-    def __init__(self, attempt: Attempt, log: RunLog, total: int, halt: Callable[[Halt], None], careful: bool) -> None:
+    def __init__(self, attempt: Attempt, log: RunLog, total: int, halt: Callable[..., None], careful: bool) -> None:
         self.records: dict[str, StageRecord] = {}
         #: The stages that ended in an earlier attempt.
         self.ended_before: Collection[str] = ()
@@ -45,9 +45,12 @@ class Journal:
         self._total = total
         self._ended = 0
         self._changed: set[str] = set()
+        #: Committed values that wait to be written, as JSON.
+        self._values: dict[str, str] = {}
         self._log = log
         self._timer: asyncio.TimerHandle | None = None
         self._report: asyncio.Task[None] | None = None
+        self._pressing = False
 
     def note(self, record: StageRecord) -> None:
         """Takes a changed record; it is written soon, or with the next commit."""
@@ -80,8 +83,13 @@ class Journal:
         Raises:
             LeaseLost: the run is another attempt's now.
         """
-        self.note(record)
-        await self._write({} if value is None else {record.name: value})
+        self._add(record, value)
+        await self._write()
+
+    def commit_soon(self, record: StageRecord, value: str | None) -> None:
+        """Takes a stage's outcome as `commit` does, to be written as soon as the write before it has come back."""
+        self._add(record, value)
+        self._press()
 
     async def check(self) -> None:
         """Makes sure that the run is still this attempt's, as `Attempt.check` does."""
@@ -95,13 +103,14 @@ class Journal:
         """
         self.note(record)
         if self._careful:
-            await self._write({})
+            await self._write()
 
-    def take(self, values: Mapping[str, str] = _NOTHING, job: Mapping[str, str] = _NOTHING) -> Notes:
-        """Returns all that waits to be written, with values to commit and more fields of the job."""
+    def take(self, job: Mapping[str, str] = _NOTHING) -> Notes:
+        """Returns all that waits to be written, with more fields of the job."""
         self._stop_timer()
         records = [self.records[name] for name in self._changed]
         self._changed.clear()
+        values, self._values = self._values, {}
         lines, first = self._log.take()
         further = any(one.state.ended and one.name not in self.ended_before for one in records)
         return Notes(records, values, {"meta": self._meta(), **job}, lines, first, further)
@@ -120,18 +129,35 @@ class Journal:
 
     def _due(self) -> None:
         self._timer = None
-        self._report = asyncio.create_task(self._write_quietly(), name="flowtilla-report")
+        self._press()
+
+    def _add(self, record: StageRecord, value: str | None) -> None:
+        self.note(record)
+        if value is not None:
+            self._values[record.name] = value
+
+    def _press(self) -> None:
+        """Has what waits written, by one write at a time: what comes while one is under way goes with the next."""
+        self._pressing = True
+        if self._report is None or self._report.done():
+            self._report = asyncio.create_task(self._write_quietly(), name="flowtilla-report")
 
     async def _write_quietly(self) -> None:
-        with suppress(LeaseLost):
-            await self._write({})
+        try:
+            while self._pressing:
+                self._pressing = False
+                await self._write()
+        except LeaseLost:
+            pass  # the run is being stopped for it
+        except Exception:
+            self._halt(Halt.BROKE, fault())
 
-    async def _write(self, values: Mapping[str, str]) -> None:
+    async def _write(self) -> None:
         try:
             if self._log.due:
                 await self._attempt.check()
             kept = await self._log.keep()
-            if await self._attempt.write(self.take(values, kept)):
+            if await self._attempt.write(self.take(kept)):
                 self._halt(Halt.CANCELLED)
         except LeaseLost:
             self._halt(Halt.LOST)

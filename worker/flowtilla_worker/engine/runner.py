@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,7 +34,7 @@ from flowtilla_executors.recorder import host
 from flowtilla_worker.attempt import Attempt, Claim
 from flowtilla_worker.compute import Compute
 from flowtilla_worker.engine.calls import Caller
-from flowtilla_worker.engine.halt import Halt
+from flowtilla_worker.engine.halt import Halt, fault
 from flowtilla_worker.engine.journal import Journal
 from flowtilla_worker.engine.keeper import INLINE, Keeper, NotKept, inline_json
 from flowtilla_worker.engine.log import RunLog
@@ -128,8 +127,7 @@ class Runner:
             return Halt.LOST
         except Exception:
             # A fault of ours. The run is tried again, as often as one that kills its worker.
-            _log.exception("run %s: attempt %d broke", self.claim.run_id, self.claim.attempt)
-            self._reason = f"a fault of flowtilla, please report it:\n{traceback.format_exc()}"
+            self._reason = fault()
             return await self._stop(Halt.BROKE)
         finally:
             await self._journal.close()
@@ -289,6 +287,8 @@ class Runner:
             return why
         if why is Halt.CANCELLED:
             return await self._end(RunState.CANCELLED)
+        if why is Halt.BROKE:
+            _log.error("run %s: attempt %d broke: %s", self.claim.run_id, self.claim.attempt, self._reason)
         if why in (Halt.CLUSTER_LOST, Halt.BROKE):
             said = f"attempt {self.claim.attempt} ended: {self._reason}; the run goes back to its queue"
             self._journal.log([self._line(said)])

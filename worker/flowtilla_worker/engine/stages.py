@@ -248,6 +248,10 @@ class Engine:
             # Written together with the run's end, which is next.
             self._journal.note(record)
             return
+        if self._caller.submits_ahead and not record.artifacts:
+            # What follows may be running already: it waits for no answer of Redis, and nor need we.
+            self._journal.commit_soon(record, kept)
+            return
         await self._journal.commit(record, kept)
         await self._keeper.publish(record.artifacts)
 
