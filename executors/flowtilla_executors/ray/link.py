@@ -31,6 +31,7 @@ class Link(asyncio.Protocol):
         self._ended = ended
         self._unpacker = Unpacker()
         self._transport: asyncio.Transport | None = None
+        self._unsent: list[tuple[Any, ...]] = []
         #: Seconds, as the executor counts them, since it said anything.
         self.silence = 0
 
@@ -44,9 +45,18 @@ class Link(asyncio.Protocol):
         await asyncio.get_running_loop().create_connection(lambda: self, sock=self._end)
 
     def send(self, *message: Any) -> None:
-        """Sends a message; in vain when the process is gone, of which `ended` tells."""
+        """Sends a message, with all that is said in this turn of the loop; in vain when the process is gone.
+
+        Of that, `ended` tells.
+        """
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(message)
+
+    def _send(self) -> None:
         if self._transport is not None:
-            self._transport.write(packed(message))
+            self._transport.write(packed(self._unsent))
+        self._unsent = []
 
     async def close(self, folder: Path | None) -> None:
         """Ends the driver process, and a cluster of its own with all that it started.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ class Options:
         return f"the Ray cluster at {self.address}" if self.address else "the local Ray cluster"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What a call takes of a node while it runs; `memory` in bytes."""
 
     cpus: float = 1.0

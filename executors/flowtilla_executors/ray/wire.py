@@ -1,4 +1,4 @@
-"""Messages between the worker and its driver process: pickled tuples over a socket, each behind its length."""
+"""Messages between the worker and its driver process: tuples over a socket, pickled some at once, behind their length."""
 
 import pickle
 import socket
@@ -11,9 +11,9 @@ from typing import Any
 _LENGTH = struct.Struct("!Q")
 
 
-def packed(message: tuple[Any, ...]) -> bytes:
-    """Returns a message as it travels."""
-    content = pickle.dumps(message, protocol=5)
+def packed(messages: list[tuple[Any, ...]]) -> bytes:
+    """Returns messages as they travel."""
+    content = pickle.dumps(messages, protocol=5)
     return _LENGTH.pack(len(content)) + content
 
 
@@ -31,9 +31,9 @@ class Unpacker:
             if len(self._received) < end:
                 return
             with memoryview(self._received) as view:
-                message = pickle.loads(view[_LENGTH.size : end])
+                messages = pickle.loads(view[_LENGTH.size : end])
             del self._received[:end]
-            yield message
+            yield from messages
 
 
 class Wire:
@@ -45,7 +45,7 @@ class Wire:
 
     def send(self, *message: Any) -> None:
         """Sends a message; in vain when the worker is gone, of which the end of the iteration tells."""
-        data = packed(message)
+        data = packed([message])
         with self._sending, suppress(OSError):
             self._socket.sendall(data)
 
