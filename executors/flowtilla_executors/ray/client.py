@@ -41,6 +41,7 @@ def begin(initialise: Callable[[], Any], hopeless: str) -> Any:
         try:
             return initialise()
         except (ConnectionError, grpc.RpcError) as error:
+            _give_up()
             tries += 1
             if tries == _BIRTHS or hopeless in str(error) or _ABSENT in str(error):
                 raise
@@ -85,8 +86,20 @@ def _at_once(server_init: Callable[..., None]) -> Callable[..., None]:
         try:
             server_init(session, *given)
         except ConnectionError:
-            session._in_shutdown = True
-            session.close = lambda: None
+            _let_go(session)
             raise
 
     return ask
+
+
+def _give_up() -> None:
+    """Ends what is left of a session that had begun when `ray.init` failed, or another could not begin."""
+    if (session := _session()) is not None:
+        _let_go(session)
+        ray_client.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _let_go(session: Any) -> None:
+    """Has a session whose server is gone end without a farewell to it."""
+    session._in_shutdown = True
+    session.close = lambda: None
