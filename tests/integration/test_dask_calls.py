@@ -32,45 +32,6 @@ def on_scheduler(bench, look):
     return bench.executor.session._client.run_on_scheduler(look)
 
 
-# Ahead
-
-
-def test_a_chain_is_submitted_ahead(dask):
-    """Calls run after those they refer to, without anybody waiting between."""
-    first = dask.submit(call(f.give, 1))
-    second = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), first)
-    third = dask.submit(call(f.add, Parent(0), Parent(1), ahead=True), first, second)
-
-    assert dask.outcome(third).value == 3
-
-
-def test_what_is_ahead_of_a_failure_is_early(dask):
-    """Down the whole chain; it can be submitted again."""
-    first = dask.submit(call(f.fail))
-    second = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), first)
-    third = dask.submit(call(f.add, Parent(0), Parent(0), ahead=True), second)
-
-    assert dask.outcome(first).failure.error == "executor_functions.Flaky"
-    assert dask.outcome(second).early
-    assert dask.outcome(third).early
-
-
-@pytest.mark.parametrize("end", ["cancelled", "late", "dead"])
-def test_what_is_ahead_of_a_stopped_call_is_early(dask, tmp_path, end):
-    """Nobody waits for ever for a parent that will not come."""
-    started = tmp_path / "started"
-    parent = call(f.kill_itself) if end == "dead" else call(f.start_and_wait, str(started))
-    parent = call(f.start_and_wait, str(started), timeout=0.3) if end == "late" else parent
-    first = dask.submit(parent)
-    second = dask.submit(call(f.give, Parent(0), ahead=True), first)
-    if end == "cancelled":
-        dask.until(started.exists, "the stage did not begin")
-        dask.cancel(first)
-
-    assert dask.outcome(first).failure is not None
-    assert dask.outcome(second).early
-
-
 # Stopping
 
 

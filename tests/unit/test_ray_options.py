@@ -51,10 +51,10 @@ def test_the_worker_does_not_import_ray() -> None:
 
 def test_messages_come_whole_from_any_pieces() -> None:
     """However the socket cuts them, and however many come at once."""
-    sent = [("submit", 1, b"x" * 1000), ("beat",), ("value", 2, None)]
+    sent = [[("submit", 1, b"x" * 1000), ("drop", [1])], [("beat",)], [("value", 2, None)]]
     data = b"".join(map(packed, sent))
 
     for size in (1, 7, 100, len(data)):
         unpacker = Unpacker()
         pieces = [data[start : start + size] for start in range(0, len(data), size)]
-        assert [message for piece in pieces for message in unpacker.feed(piece)] == sent
+        assert [messages for piece in pieces for messages in unpacker.feed(piece)] == sent

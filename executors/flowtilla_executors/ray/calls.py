@@ -1,10 +1,9 @@
 """The calls of one executor, in its driver process: given to Ray, and told of when they end."""
 
+import contextlib
 import pickle
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from ray import exceptions as ray_errors
 
 from flowtilla.cancellation import GRACE
 from flowtilla_executors.ray.client import ENDED
+from flowtilla_executors.ray.completions import Completions, Entry
 from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
 from flowtilla_executors.ray.lines import Inbox, open_mailbox
 from flowtilla_executors.ray.options import Need, Options
@@ -29,29 +29,8 @@ _DEATHS = (
 )
 
 
-@dataclass(eq=False, slots=True)
-class Entry:
-    """One call.
-
-    Args:
-        number: what the worker calls it.
-        value: Ray's reference to what it leaves.
-        reply: to how it ended.
-        ended: the same, as a future.
-        parents: the calls whose values it takes, until it ends.
-        hears: whether the call wants to be told that it is to stop.
-        stopped: whether it is to stop.
-        late: what kills it then, unless it has ended before.
-    """
-
-    number: int
-    value: Any
-    reply: Any
-    ended: "Future[Any]"
-    parents: list["Entry"] = field(default_factory=list)
-    hears: bool = False
-    stopped: bool = False
-    late: threading.Timer | None = None
+#: Seconds that Ray may take to look for what calls take.
+_LOOKING = 2.0
 
 
 class Calls:
@@ -68,7 +47,12 @@ class Calls:
         self._wire = wire
         self._tasks = Tasks(options.tasks_per_worker)
         self._entries: dict[int, Entry] = {}
+        self._completions = Completions(self._end)
         mailbox, self._letters = open_mailbox(address is not None)
+        #: An answer that is there, or will be soon.
+        self._answer = self._letters.tell.remote(-1)
+        #: Whether Ray may still have to look for what a call takes.
+        self._looking = False
         self._inbox = Inbox(partial(wire.send, "lines"))
         self._watch = Watch(
             ClientCluster() if address is None else DirectCluster(address, find_token(options)[0]), wire
@@ -77,13 +61,21 @@ class Calls:
 
     def serve(self) -> None:
         """Serves until the worker closes its end."""
-        for work in (self._watch.run, self._read_letters):
+        for work in (self._watch.run, self._read_letters, self._serve_completions):
             threading.Thread(target=work, daemon=True).start()
-        for kind, *details in self._wire:
+        for turn in self._wire:
             try:
-                getattr(self, f"_{kind}")(*details)
+                for kind, *details in turn:
+                    getattr(self, f"_{kind}")(*details)
+                self._completions.end_turn()
             except ConnectionError:
                 self._disconnected()
+
+    def _serve_completions(self) -> None:
+        try:
+            self._completions.serve()
+        except ConnectionError:
+            self._disconnected()
 
     def _submit(self, number: int, payload: bytes, need: Need, parents: list[int]) -> None:
         taken = [self._entries[parent] for parent in parents]
@@ -93,19 +85,30 @@ class Calls:
             self._wire.send("failed", number, "ResourcesUnavailable", f"Ray cannot give what a stage asks for: {error}")
             return
         value, reply = task.remote(payload, *[parent.value for parent in taken])
-        ended = reply.future()
-        entry = self._entries[number] = Entry(number, value, reply, ended, taken)
-        ended.add_done_callback(partial(self._end, entry))
+        entry = self._entries[number] = Entry(number, value, reply, taken)
+        self._looking = self._looking or bool(taken)
+        self._completions.add(entry)
 
     def _cancel(self, number: int) -> None:
         if (entry := self._entries.get(number)) is None or entry.ended.done():
             return  # the worker has been told how it ended, or is about to be
         entry.stopped = True
         if not entry.hears:
+            self._let_it_look()
             self._kill(entry)
             return
         self._give_grace(entry)
         self._letters.tell.remote(number)
+
+    def _let_it_look(self) -> None:
+        """Waits until Ray has begun to look for what the calls take: cancelled before, one takes this process down.
+
+        In Ray 2.60 as in its issue 55131, which was mended for actors. Its thread does one thing after another.
+        """
+        if self._looking:
+            with contextlib.suppress(Exception):
+                self._answer.future().result(timeout=_LOOKING)
+            self._looking = False
 
     def _give_grace(self, entry: Entry) -> None:
         """Kills a call in a while; it has as long again from when it has heard, since the word takes its time too."""
@@ -136,31 +139,35 @@ class Calls:
         else:
             self._wire.send("value", fetching, content, "")
 
-    def _end(self, entry: Entry, ended: "Future[Any]") -> None:
-        """Tells how a call ended; on a thread of Ray's."""
+    def _end(self, entries: list[Entry]) -> None:
+        """Tells how calls ended; on several threads."""
+        if messages := [message for entry in entries if (message := self._how_it_ended(entry)) is not None]:
+            self._wire.send_all(messages)
+
+    def _how_it_ended(self, entry: Entry) -> tuple[Any, ...] | None:
+        """Returns what to tell the worker, or None when that comes later."""
         if entry.hears:
             # Nobody waits for the word any more. On another thread, since Ray Client's own would wait for itself.
             threading.Thread(target=self._letters.tell.remote, args=(entry.number,), daemon=True).start()
         if entry.stopped:
             entry.parents = []
-            self._wire.send("stopped", entry.number)
-            return
-        if (error := ended.exception()) is not None:
+            return "stopped", entry.number
+        if (error := entry.ended.exception()) is not None:
             threading.Thread(target=self._explain, args=(entry, error), daemon=True).start()
-            return
+            return None
         entry.parents = []
-        reply = ended.result()
+        reply = entry.ended.result()
         if isinstance(reply, bytes):
-            self._wire.send("ended", entry.number, reply, 0)
-            return
+            return "ended", entry.number, reply, 0
         key, sent, unsure, outcome = reply
         self._inbox.close(key, sent, unsure, lambda seen: self._wire.send("ended", entry.number, outcome, seen))
+        return None
 
     def _explain(self, entry: Entry, error: BaseException) -> None:
         """Tells why a call has no outcome of its own."""
         if type(error) is ConnectionError:  # not one that Ray makes of a task's
             self._disconnected()
-        elif any(_failed(parent) for parent in entry.parents):
+        elif any(self._failed(parent) for parent in entry.parents):
             self._wire.send("early", entry.number)
         elif isinstance(error, _DEATHS):
             if not self._watch.look_closely():
@@ -172,6 +179,11 @@ class Calls:
         else:
             self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run the call: {_short(error)}")
         entry.parents = []
+
+    def _failed(self, entry: Entry) -> bool:
+        """Whether a call has no outcome of its own."""
+        self._completions.ask(entry)
+        return entry.ended.exception(timeout=5) is not None
 
     def _disconnected(self) -> None:
         """Takes note that Ray Client has given up, which is for good."""
@@ -205,11 +217,6 @@ class Calls:
                 entry.hears = True
             if entry is None or entry.ended.done():
                 self._letters.tell.remote(number)
-
-
-def _failed(entry: Entry) -> bool:
-    """Whether a call has no outcome of its own."""
-    return entry.ended.exception(timeout=5) is not None
 
 
 def _how(error: BaseException) -> str:

@@ -99,8 +99,9 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.silence = 0
-        for message in self._unpacker.feed(data):
-            self._heard(message)
+        for messages in self._unpacker.feed(data):
+            for message in messages:
+                self._heard(message)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -1,4 +1,7 @@
-"""Messages between the worker and its driver process: tuples over a socket, pickled some at once, behind their length."""
+"""Messages between the worker and its driver process: tuples, over a socket.
+
+What one of them has to say at once is pickled together, and travels behind its length.
+"""
 
 import pickle
 import socket
@@ -18,13 +21,13 @@ def packed(messages: list[tuple[Any, ...]]) -> bytes:
 
 
 class Unpacker:
-    """Puts messages together from the pieces in which they arrive."""
+    """Puts messages together from the pieces in which they arrive, as they were sent."""
 
     def __init__(self) -> None:
         self._received = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
-        """Takes a piece; returns the messages that it completes."""
+    def feed(self, data: bytes) -> Iterator[list[tuple[Any, ...]]]:
+        """Takes a piece; returns the messages that it completes, those together that were sent at once."""
         self._received += data
         while len(self._received) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
@@ -33,7 +36,7 @@ class Unpacker:
             with memoryview(self._received) as view:
                 messages = pickle.loads(view[_LENGTH.size : end])
             del self._received[:end]
-            yield from messages
+            yield messages
 
 
 class Wire:
@@ -45,12 +48,16 @@ class Wire:
 
     def send(self, *message: Any) -> None:
         """Sends a message; in vain when the worker is gone, of which the end of the iteration tells."""
-        data = packed([message])
+        self.send_all([message])
+
+    def send_all(self, messages: list[tuple[Any, ...]]) -> None:
+        """Sends messages at once, as `send` does one."""
+        data = packed(messages)
         with self._sending, suppress(OSError):
             self._socket.sendall(data)
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """Gives the messages that arrive, until the worker closes its end."""
+    def __iter__(self) -> Iterator[list[tuple[Any, ...]]]:
+        """Gives the messages that arrive, as `Unpacker.feed` does, until the worker closes its end."""
         unpacker = Unpacker()
         while data := self._receive():
             yield from unpacker.feed(data)
