@@ -44,6 +44,17 @@ class Bench:
 
         return self.run(begin())
 
+    def submit_all(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Submits calls, each given with the places of its parents, in one turn of the loop, as the engine does."""
+
+        async def begin() -> list[Any]:
+            handles: list[Any] = []
+            for call, *parents in calls:
+                handles.append(self.executor.submit(call, [handles[parent] for parent in parents]))
+            return handles
+
+        return self.run(begin())
+
     def outcome(self, handle: Any) -> Outcome:
         return self.run(self.executor.outcome(handle))
 

@@ -70,9 +70,9 @@ def test_ray_client_works(cluster: RayCluster) -> None:
     """Values, what is submitted ahead, timeouts and cancelling."""
     client = bench(py_modules=[str(Path(__file__).parent / "executor_functions.py")], **cluster.client())
     client.start()
-    two = client.submit(call(f.give, 2))
+    ahead = call(f.add, Parent(0), Parent(0), ahead=True)
 
-    assert client.value(call(f.add, Parent(0), Parent(0), ahead=True), two) == 4
+    assert [client.outcome(handle).value for handle in client.submit_all((call(f.give, 2),), (ahead, 0))] == [2, 4]
     assert client.result(call(f.wait_for_ever, timeout=0.5)).failure.error == "flowtilla.errors.StageTimeout"
     running = client.submit(call(f.wait_for_ever))
     client.cancel(running)

@@ -1,9 +1,9 @@
 """The calls of one executor, in its driver process: given to Ray, and told of when they end."""
 
-import contextlib
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from flowtilla.cancellation import GRACE
+from flowtilla_executors.ray.cancels import Cancels
 from flowtilla_executors.ray.client import ENDED
 from flowtilla_executors.ray.completions import Completions, Entry
 from flowtilla_executors.ray.health import ClientCluster, DirectCluster, Watch
@@ -29,10 +30,6 @@ _DEATHS = (
 )
 
 
-#: Seconds that Ray may take to look for what calls take.
-_LOOKING = 2.0
-
-
 class Calls:
     """Does what the worker says.
 
@@ -49,10 +46,7 @@ class Calls:
         self._entries: dict[int, Entry] = {}
         self._completions = Completions(self._end)
         mailbox, self._letters = open_mailbox(address is not None)
-        #: An answer that is there, or will be soon.
-        self._answer = self._letters.tell.remote(-1)
-        #: Whether Ray may still have to look for what a call takes.
-        self._looking = False
+        self._cancels = Cancels(self._letters.tell.remote(-1), here=address is not None)
         self._inbox = Inbox(partial(wire.send, "lines"))
         self._watch = Watch(
             ClientCluster() if address is None else DirectCluster(address, find_token(options)[0]), wire
@@ -61,8 +55,8 @@ class Calls:
 
     def serve(self) -> None:
         """Serves until the worker closes its end."""
-        for work in (self._watch.run, self._read_letters, self._serve_completions):
-            threading.Thread(target=work, daemon=True).start()
+        for work in (self._watch.run, self._read_letters, self._completions.serve, self._cancels.serve):
+            threading.Thread(target=self._work, args=(work,), daemon=True).start()
         for turn in self._wire:
             try:
                 for kind, *details in turn:
@@ -71,9 +65,9 @@ class Calls:
             except ConnectionError:
                 self._disconnected()
 
-    def _serve_completions(self) -> None:
+    def _work(self, work: Callable[[], None]) -> None:
         try:
-            self._completions.serve()
+            work()
         except ConnectionError:
             self._disconnected()
 
@@ -86,7 +80,6 @@ class Calls:
             return
         value, reply = task.remote(payload, *[parent.value for parent in taken])
         entry = self._entries[number] = Entry(number, value, reply, taken)
-        self._looking = self._looking or bool(taken)
         self._completions.add(entry)
 
     def _cancel(self, number: int) -> None:
@@ -94,33 +87,18 @@ class Calls:
             return  # the worker has been told how it ended, or is about to be
         entry.stopped = True
         if not entry.hears:
-            self._let_it_look()
-            self._kill(entry)
+            self._cancels.cancel(entry)
             return
         self._give_grace(entry)
         self._letters.tell.remote(number)
-
-    def _let_it_look(self) -> None:
-        """Waits until Ray has begun to look for what the calls take: cancelled before, one takes this process down.
-
-        In Ray 2.60 as in its issue 55131, which was mended for actors. Its thread does one thing after another.
-        """
-        if self._looking:
-            with contextlib.suppress(Exception):
-                self._answer.future().result(timeout=_LOOKING)
-            self._looking = False
 
     def _give_grace(self, entry: Entry) -> None:
         """Kills a call in a while; it has as long again from when it has heard, since the word takes its time too."""
         if entry.late is not None:
             entry.late.cancel()
-        entry.late = threading.Timer(GRACE, self._kill, [entry])
+        entry.late = threading.Timer(GRACE, self._cancels.cancel, [entry])
         entry.late.daemon = True
         entry.late.start()
-
-    def _kill(self, entry: Entry) -> None:
-        if not entry.ended.done():
-            ray.cancel(entry.reply, force=True)
 
     def _drop(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -209,7 +187,7 @@ class Calls:
         """Takes what a call says that can be told to stop: that it hears, has heard, or that its stage has ended."""
         entry = self._entries.get(number)
         if kind == "stopped" and entry is not None:
-            self._kill(entry)
+            self._cancels.cancel(entry)
         elif kind == "heard" and entry is not None and entry.stopped:
             self._give_grace(entry)
         elif kind == "hears":
