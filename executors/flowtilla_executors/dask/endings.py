@@ -15,8 +15,9 @@ from flowtilla_executors.failures import ending, failed, lost, value_lost
 from flowtilla_executors.outcome import LIVES, Failure, Outcome
 from flowtilla_executors.recorder import host
 
-#: Seconds until a nanny has told of a death, and until a connection that ended is known as a lost cluster.
-_OBITUARY, _VERDICT = 2.0, 12.0
+#: Seconds until a nanny has told of a death, on a busy machine too, and until a connection that ended is known as a
+#: lost cluster.
+_OBITUARY, _VERDICT = 8.0, 12.0
 
 #: Deaths that are remembered.
 _DEATHS = 1000
@@ -69,9 +70,10 @@ class Endings:
     async def _killed(self, handle: Handle, error: KilledWorker) -> Outcome | None:
         """Returns the outcome of a call that was held by processes that died."""
         address = error.last_worker.address
+        # Without a nanny there is nobody to tell.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OBITUARY):
-                while address not in self._deaths:
+                while address not in self._deaths and error.last_worker.nanny is not None:
                     await asyncio.sleep(0.01)
         if address not in self._deaths:
             deaths = error.allowed_failures + 1
