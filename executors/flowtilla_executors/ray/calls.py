@@ -71,7 +71,7 @@ class Calls:
         except ConnectionError:
             self._disconnected()
 
-    def _submit(self, number: int, payload: bytes, need: Need, parents: list[int]) -> None:
+    def _submit(self, number: int, payload: bytes, need: Need, parents: list[int], timed: bool) -> None:
         taken = [self._entries[parent] for parent in parents]
         try:
             task = self._tasks.for_need(need)
@@ -81,6 +81,9 @@ class Calls:
         value, reply = task.remote(payload, *[parent.value for parent in taken])
         entry = self._entries[number] = Entry(number, value, reply, taken)
         self._completions.add(entry)
+        if timed:
+            # Its time is being counted: it is to be told of as soon as it has ended.
+            self._completions.ask(entry)
 
     def _cancel(self, number: int) -> None:
         if (entry := self._entries.get(number)) is None or entry.ended.done():

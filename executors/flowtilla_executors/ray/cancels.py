@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from flowtilla_executors.ray.completions import Entry
 
@@ -56,7 +57,7 @@ class Cancels:
             self._answer._on_completed(lambda _: _kill(entry))
             return
         # Ray Client would wait for itself. Its server has taken in what came before once it has answered.
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, RayError):
             self._answer.future().result(timeout=_IN_TURN)
         _kill(entry)
 

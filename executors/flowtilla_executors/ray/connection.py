@@ -126,7 +126,8 @@ class Connection:
             return handle
         self._unsettled[handle.number] = handle
         payload = pickle.dumps((self._mailbox, handle.number, call), protocol=5)
-        self._send("submit", handle.number, payload, need, [parent.number for parent in parents])
+        timed = call.timeout is not None or call.context.deadline is not None
+        self._send("submit", handle.number, payload, need, [parent.number for parent in parents], timed)
         if need not in self._fitting:
             asyncio.get_running_loop().call_later(amounts.MISSED, self._say_if_it_waits, handle)
         return handle
