@@ -49,7 +49,7 @@ class Entry:
 class Completions:
     """Tells of calls that have ended.
 
-    To be told of each call costs Ray's driver a seventh of its time. So of calls that come in one turn Ray is asked for
+    To be told of each call costs Ray's driver a sixth of its time. So of calls that come in one turn Ray is asked for
     those alone that no other of them takes: when one has ended, so have all that it waited for. What takes long is
     not kept back for that: a little later Ray is asked for the others too.
 
