@@ -17,7 +17,7 @@ from backends import BACKENDS, Backend, Started
 from fleet import Fleet
 from flowtilla_worker.dev.embedded import EmbeddedValkey
 
-pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running")
+pytest.register_assert_rewrite("executor_bench", "executor_suite", "executor_suite_running", "executor_suite_stopping")
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("flowtilla", deadline=None)

@@ -70,6 +70,9 @@ class Calls:
             work()
         except ConnectionError:
             self._disconnected()
+        except Exception as error:
+            # Calls would wait for ever for what this thread did.
+            self._watch.give_up(f"its driver process broke: {type(error).__name__}: {error}")
 
     def _submit(self, number: int, payload: bytes, need: Need, parents: list[int], timed: bool) -> None:
         taken = [self._entries[parent] for parent in parents]
