@@ -282,7 +282,8 @@ def test_a_lost_process_takes_no_other_call_along(isolated, tmp_path):
     waiting = isolated.submit(call(f.give, 5))
 
     assert all(isolated.outcome(handle).failure.lost for handle in doomed)
-    assert isolated.outcome(waiting).value == 5
+    outcome = isolated.outcome(waiting)
+    assert outcome.value == 5, outcome
     (tmp_path / "go").touch()
 
     assert isolated.outcome(beside).failure is None

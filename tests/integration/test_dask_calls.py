@@ -90,7 +90,9 @@ def test_a_death_is_blamed_on_who_ran(benches, tmp_path):
     others = [bench.submit(call(f.give, number)) for number in range(20)]
 
     assert bench.outcome(doomed).failure.lost
-    assert [bench.outcome(handle).value for handle in others] == list(range(20))
+    outcomes = [bench.outcome(handle) for handle in others]
+    assert [outcome.failure for outcome in outcomes] == [None] * 20
+    assert [outcome.value for outcome in outcomes] == list(range(20))
 
 
 def test_a_lost_value_is_made_again(benches, tmp_path):
