@@ -50,6 +50,9 @@ class Endings:
         """
         assert handle.future is not None
         error = await handle.future.exception()
+        while handle.future.status == "lost":
+            # Its value was there, and went with its worker before anybody looked: it is being made again.
+            error = await handle.future.exception()
         if handle.future.status == "finished":
             return handle.said or lost(handle.call, "it ended, but how was not heard: the scheduler may be overloaded")
         if handle.future.status != "error":
