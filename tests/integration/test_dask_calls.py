@@ -1,15 +1,19 @@
 """Calls on Dask: what is stopped and what is not, what is kept and what is forgotten."""
 
+import os
+import signal
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from distributed import Client
 
 import dask_stages as s
 import executor_functions as f
 from backends import Backend
 from dask_cluster import start_scheduler, start_worker
-from executor_bench import call, context, making, over
+from executor_bench import PATIENCE, call, context, making, over
 from fleet import until
 from flowtilla.errors import ResourcesUnavailable
 from flowtilla_executors import Parent
@@ -30,6 +34,25 @@ def dask():
 
 def on_scheduler(bench, look):
     return bench.executor.session._client.run_on_scheduler(look)
+
+
+@contextmanager
+def held(bench):
+    """Holds up the event loop of the executor."""
+    holds, release = threading.Event(), threading.Event()
+
+    async def hold():
+        holds.set()
+        release.wait(PATIENCE)
+
+    holding = threading.Thread(target=bench.run, args=(hold(),))
+    holding.start()
+    assert holds.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        release.set()
+        holding.join()
 
 
 # Stopping
@@ -106,6 +129,32 @@ def test_a_lost_value_is_made_again(benches, tmp_path):
     assert bench.fetch(made) is None
     assert bench.value(call(s.kind, Parent(0)), made) == "NoneType"
     assert bench.lines == []
+
+
+def test_a_value_that_is_lost_unseen_is_made_again(benches, tmp_path):
+    """It went with its worker after the call had ended, and before this process heard of that."""
+    file, begun = tmp_path / "file", tmp_path / "begun"
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "one")
+        bench = benches(cluster_address=address)
+        process = bench.value(call(f.pid))
+        handle = bench.submit(call(f.wait_for, str(file), str(begun)))
+        bench.until(begun.exists, "the stage did not begin")
+        client = stack.enter_context(Client(address, set_as_default=False))
+
+        def in_memory(key=handle.key):
+            return client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.tasks[key].state == "memory")
+
+        with held(bench):
+            file.touch()
+            until(in_memory)
+            os.kill(process, signal.SIGKILL)
+            until(lambda: not in_memory())
+
+        assert bench.outcome(handle).failure is None
+        assert bench.fetch(handle) != process
+        bench.close()
 
 
 def test_a_worker_without_nanny_serves(benches, tmp_path):
