@@ -120,12 +120,20 @@ def test_the_highest_priority_begins_first(executor, tmp_path):
     assert order == ["5", "1", "0", "-1"] if executor.executor.prioritizes else sorted(order) == ["-1", "0", "1", "5"]
 
 
-def test_logical_resources_are_counted(executor, tmp_path):
+@pytest.mark.parametrize("mapped", [False, True], ids=["simple", "mapped"])
+def test_logical_resources_are_counted(executor, tmp_path, mapped):
     """Of two calls that need the only wheel, the second waits; one that needs none passes."""
     go, file = tmp_path / "go", tmp_path / "order"
-    first = executor.submit(call(f.wait_for, str(go), resources={"wheels": 1}, cpus=0.5))
-    second = executor.submit(call(f.note, str(file), "second", resources={"wheels": 1}, cpus=0.5))
-    passing = executor.submit(call(f.note, str(file), "passing", resources={"doors": 1}, cpus=0.5))
+
+    def submit(function, *args, **resources):
+        *shared, last = map(str, args)
+        given = [*shared] if mapped else [*shared, last]
+        items = over([last], place=len(shared)) if mapped else None
+        return executor.submit(call(function, *given, items=items, resources=resources, cpus=0.5))
+
+    first = submit(f.wait_for, go, wheels=1)
+    second = submit(f.note, file, "second", wheels=1)
+    passing = submit(f.note, file, "passing", doors=1)
 
     executor.outcome(passing)
     assert file.read_text() == "passing\n"

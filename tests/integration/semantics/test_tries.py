@@ -82,6 +82,31 @@ def test_resources_are_honoured_and_impossible_ones_refused(run: Callable[..., R
     assert (raised.value.error, raised.value.stage) == ("flowtilla.errors.ResourcesUnavailable", "a")
 
 
+def finds_company(x: int, folder: str) -> bool:
+    """Returns whether another item is there while this one is."""
+    place, context = pathlib.Path(folder), flowtilla.context()
+    mine = place / f"{context.stage}-{context.item}"
+    mine.touch()
+    try:
+        deadline = time.monotonic() + 0.1
+        while (alone := list(place.iterdir()) == [mine]) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return not alone
+    finally:
+        mine.unlink()
+
+
+def test_items_that_need_the_only_one_of_something_run_one_by_one(run: Callable[..., Run], tmp_path: Any) -> None:
+    """Those that need it never run side by side, be they of one mapped stage or of two; others do."""
+    given = {"x": list(range(8)), "folder": str(tmp_path)}
+    wheel = {"map_on": "x", "resources": {"wheels": 1}}
+
+    alone = run([mapped("first", finds_company, **wheel), mapped("second", finds_company, **wheel)], given)
+
+    assert alone.result() == {"first": [False] * 8, "second": [False] * 8}
+    assert any(run([mapped("free", finds_company, map_on="x")], given).result())
+
+
 # Retries of items
 
 
