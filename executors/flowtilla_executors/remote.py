@@ -1,10 +1,13 @@
 """What a task of a cluster does: run a call, and leave its value where the calls that follow find it."""
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import cloudpickle
 
 from flowtilla.cancellation import Cancellation
 from flowtilla.logs import LogLine
@@ -30,6 +33,19 @@ class Kept:
     def __sizeof__(self) -> int:
         # What a scheduler believes that it takes.
         return object.__sizeof__(self) + getattr(self.value, "size", 0)
+
+
+def dumped(content: Any) -> bytes:
+    """Returns a call, and what belongs to it, as it travels.
+
+    Raises:
+        Exception: something in it cannot be pickled.
+    """
+    try:
+        return pickle.dumps(content, protocol=5)
+    except Exception:
+        payload: bytes = cloudpickle.dumps(content, protocol=5)
+        return payload
 
 
 def run(

@@ -22,6 +22,13 @@ def gpus():
     return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
 
 
+def store():
+    """Returns how many bytes the cluster's store of objects has."""
+    import ray
+
+    return ray.cluster_resources()["object_store_memory"]
+
+
 def leave_subprocess(file):
     """Starts a process and does not wait for it; returns its pid and this one's."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -5,10 +5,13 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,17 @@ import pytest
 
 pytest.importorskip("ray")
 
+from ray._private.utils import check_version_info
 from ray_processes import members
 
 import executor_functions as f
-from executor_bench import Bench, call
+from executor_bench import Bench, call, over
 from fleet import until
 from flowtilla.errors import ClusterLost, ClusterMismatch, ClusterUnreachable, ExecutorError
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
-from flowtilla_executors.ray import connection
+from flowtilla_executors.ray import options, probe
+from flowtilla_executors.ray.cluster import _named
 from flowtilla_executors.registry import create
 from ray_cluster import RayCluster, started
 
@@ -67,12 +72,16 @@ def test_it_joins_with_a_token(cluster: RayCluster) -> None:
 
 
 def test_ray_client_works(cluster: RayCluster) -> None:
-    """Values, what is submitted ahead, timeouts and cancelling."""
+    """Values, what is submitted ahead, items, lines, objects, resources, timeouts and cancelling."""
     client = bench(py_modules=[str(Path(__file__).parent / "executor_functions.py")], **cluster.client())
     client.start()
     ahead = call(f.add, Parent(0), Parent(0), ahead=True)
 
     assert [client.outcome(handle).value for handle in client.submit_all((call(f.give, 2),), (ahead, 0))] == [2, 4]
+    assert client.value(call(f.double, items=over([1, 2, 3]), resources={"wheels": 1})) == [2, 4, 6]
+    assert [line.message for line in client.result(call(f.talk_of, "a")).logs or client.lines] == ["item a"]
+    client.finished(call(f.put_object, "behind", [1]))
+    assert client.value(call(f.get_object, "behind")) == [1]
     assert client.result(call(f.wait_for_ever, timeout=0.5)).failure.error == "flowtilla.errors.StageTimeout"
     running = client.submit(call(f.wait_for_ever))
     client.cancel(running)
@@ -114,7 +123,7 @@ def test_a_ray_client_session_that_dies_as_it_begins_is_begun_again(
     cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its server had told the server in front that it lives, so this one does not say that it cannot begin."""
-    monkeypatch.setattr(connection, "_CONNECTING", 50.0)  # two births take long on a busy machine
+    monkeypatch.setattr(options, "_CONNECTING", 50.0)  # two births take long on a busy machine
     client = bench(**cluster.client())
     with ThreadPoolExecutor() as beside:
         dying = beside.submit(_kill_newborn, cluster.nodes[0].pid, lambda _: True)
@@ -201,6 +210,54 @@ def test_a_wrong_token_is_told(cluster: RayCluster, tmp_path: Path) -> None:
     wrong.write_text(secrets.token_hex(32))
 
     assert "refuses the token" in refusal(ClusterUnreachable, **cluster.settings | {"auth_token_path": str(wrong)})
+
+
+def test_another_version_of_ray_is_told(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Ray itself is loaded, which would not get through."""
+    monkeypatch.setattr(probe, "version", lambda _: "1.2.3")
+    asked = create(ExecutorSettings.model_validate({"target": "ray", **cluster.settings}))._options
+    token, _ = probe.find_token(asked)
+
+    with pytest.raises(ClusterMismatch, match=rf"has Ray {version('ray')}, and this worker has 1\.2\.3: install"):
+        probe.ask(asked, cluster.address, token)
+
+
+def test_another_version_behind_ray_client_is_told() -> None:
+    """Ray itself finds it out, and we say what to do."""
+    there = {"ray_version": "1.2.3", "ray_commit": "", "python_version": "3.8.1"}
+    with pytest.raises(RuntimeError) as said:
+        check_version_info(there, "Ray Client", raise_on_mismatch=True, python_version_match_level="minor")
+    asked = create(ExecutorSettings.model_validate({"target": "ray", "cluster_address": "ray://head:10001"}))._options
+
+    error = _named(asked, said.value)
+
+    assert isinstance(error, ClusterMismatch)
+    assert "the Ray cluster at ray://head:10001 is not like this worker: " in str(error)
+    assert "1.2.3" in str(error)
+
+
+def test_a_process_that_has_ray_itself_keeps_it(cluster: RayCluster) -> None:
+    """A driver of Ray's may have an executor too, on the same cluster, and neither ends the other."""
+    program = f"""if True:
+        import json, ray
+        from executor_bench import Bench, call
+        from flowtilla.settings import ExecutorSettings
+        from flowtilla_executors.registry import create
+
+        ray.init({cluster.address!r}, log_to_driver=False)
+        mine = ray.put("mine")
+        bench = Bench(create(ExecutorSettings.model_validate({{"target": "ray", **{cluster.settings!r}}})))
+        bench.start()
+        assert bench.value(call(len, "two")) == 3
+        assert ray.get(mine) == "mine"
+        bench.close()
+        assert ray.get(ray.remote(json.dumps).remote(4)) == "4"
+        ray.shutdown()
+    """
+    environment = os.environ | cluster.environment | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # For its own driver, as `ray start` has it for the nodes.
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=100)
 
 
 def test_a_module_that_is_missing_there_is_told(cluster: RayCluster) -> None:

@@ -20,10 +20,11 @@ import executor_functions as f
 from executor_bench import Bench, call
 from fleet import until
 from flowtilla.cancellation import GRACE
-from flowtilla.errors import ConfigurationError, ResourcesUnavailable
+from flowtilla.errors import ConfigurationError, ExecutorClosed, ResourcesUnavailable
 from flowtilla.settings import ExecutorSettings
 from flowtilla_executors import Parent
 from flowtilla_executors.gpus import devices
+from flowtilla_executors.ray import link
 from flowtilla_executors.registry import create
 from flowtilla_worker.testing.loop import on_loop
 
@@ -50,12 +51,45 @@ def local(others: set[int]) -> Iterator[Bench]:
     made.close()
 
 
+def test_what_ray_does_not_take_fails_alone(local: Bench) -> None:
+    """Ray counts in parts of 1/10,000. Who asks for less fails, and what was to take the value does not begin."""
+    less = call(f.give, 1, resources={"wheels": 0.000_01})
+    refused, ahead, other = local.submit_all((less,), (call(f.give, Parent(0), ahead=True), 0), (call(f.give, 2),))
+
+    failure = local.outcome(refused).failure
+    assert failure.error == "flowtilla.errors.ResourcesUnavailable"
+    assert "stage 'stage' of run run1: Ray cannot give what it asks for: " in failure.message
+    assert local.outcome(ahead).early
+    assert local.outcome(other).value == 2
+
+
+def test_who_waits_for_a_value_when_the_executor_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the driver process, which does not answer any more, never says a word."""
+    monkeypatch.setattr(link, "_LEAVING", 1.0)
+    before = set(drivers())
+    closing = bench(cpus=1)
+    closing.start()
+    kept = closing.finished(call(f.give, 1))
+    [driver] = set(drivers()) - before
+    os.kill(driver, signal.SIGSTOP)
+
+    async def fetch_while_closing() -> None:
+        fetching = asyncio.ensure_future(closing.executor.fetch(kept))
+        await asyncio.sleep(0)
+        await closing.executor.close()
+        await fetching
+
+    with pytest.raises(ExecutorClosed, match="was closed before the value was there"):
+        closing.run(fetch_while_closing())
+
+
 def test_it_has_what_it_was_given(local: Bench) -> None:
     """Cpus, memory, logical resources and environment variables, numbers too."""
     info = local.executor.info()
 
     assert (info.kind, info.address, info.cpus, info.resources["wheels"]) == ("ray", None, 2.0, 3.0)
     assert local.value(call(f.environment, "SIX")) == "6"
+    assert local.value(call(r.store)) == 100_000_000
     assert local.value(call(f.give, 1, memory=10**9)) == 1
     with pytest.raises(
         ResourcesUnavailable, match=r"asks for cpus=1, memory=3.*GiB, and the ray executor has .*1.86GiB"

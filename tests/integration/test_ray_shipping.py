@@ -16,6 +16,7 @@ import pytest
 
 from backends import Backend
 from executor_bench import Bench, context, making
+from flowtilla.errors import ClusterUnreachable
 from flowtilla_executors import Call
 from ray_cluster import started
 
@@ -97,6 +98,25 @@ def test_auto_is_the_cluster_of_the_environment(tmp_path: Path, monkeypatch: pyt
         make = stack.enter_context(making(Backend("ray", {"cluster_address": "auto"})))
 
         assert make().executor.info().cpus == 3
+
+
+def test_auto_is_the_cluster_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that `ray start` started last; that it asks for a token is found out as of any other."""
+    with started(tmp_path, cpus=3) as cluster:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        # Where Ray looks for what it wrote there, when several clusters are on this machine.
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(cluster.address)
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+        joined = Bench(Backend("ray", {"cluster_address": "auto"}).make())
+
+        with pytest.raises(ClusterUnreachable, match=rf"at {cluster.address} asks for a token, and there is none"):
+            joined.start()
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", cluster.environment["RAY_AUTH_TOKEN_PATH"])
+        joined.start()
+        assert joined.executor.info().cpus == 3
+        joined.close()
 
 
 def wheel(folder: Path) -> Path:

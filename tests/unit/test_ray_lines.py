@@ -75,6 +75,21 @@ def test_an_outcome_does_not_wait_for_ever(reader: Reader, monkeypatch: pytest.M
     assert outcomes.get(timeout=10) == 0
 
 
+def test_runs_that_are_never_closed_are_forgotten(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of calls that died; the lines of one that was forgotten too early come once all the same."""
+    monkeypatch.setattr("flowtilla_executors.ray.lines._REMEMBERED", 10)
+    reader.inbox.take("1-a", 0, ["one"])
+    for number in range(2, 100):
+        reader.inbox.take(f"{number}-a", 0, ["other"])
+        reader.inbox.close(f"{number}-b", 0, True, lambda _: None)
+    reader.lines.clear()
+
+    reader.inbox.take("1-a", 1, ["two"])
+
+    assert reader.lines == ["two"]
+    assert len(reader.inbox._seen) == len(reader.inbox._closed) == 10
+
+
 def test_the_tries_of_a_call_have_lines_of_their_own(reader: Reader) -> None:
     """What a try wrote that died is not taken for what the next one writes."""
     reader.inbox.take("1-a", 0, ["first"])

@@ -21,14 +21,24 @@ def test_an_address_excludes_what_only_a_local_cluster_has() -> None:
     """Each such option is named."""
     with pytest.raises(ConfigurationError, match=r"'auto', and cpus, memory, dashboard can be set only for a cluster"):
         made(cluster_address="auto", cpus=2, memory="8GB", dashboard=True)
+    with pytest.raises(ConfigurationError, match=r"and require_gpus, dashboard_host can be set only for a cluster"):
+        made(cluster_address="auto", require_gpus=False, dashboard_host="0.0.0.0")
 
 
-@pytest.mark.parametrize("wrong", [{"cpus": 0}, {"tasks_per_worker": -1}, {"resources": {"wheels": 0}}])
+def test_a_local_cluster_has_a_token_of_its_own() -> None:
+    """The file with another's would not be read."""
+    with pytest.raises(ConfigurationError, match=r"`auth_token_path` can be set only for one that is there"):
+        made(auth_token_path="token")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cpus": 0}, {"tasks_per_worker": -1}, {"resources": {"wheels": 0}}, {"gpus": -1}, {"memory": 0}]
+)
 def test_amounts_are_positive(wrong: dict[str, object]) -> None:
     """Nothing and less than nothing are refused, by name."""
     name = "wheels" if "resources" in wrong else next(iter(wrong))
 
-    with pytest.raises(ConfigurationError, match=rf"cannot have {name}=-?\d: give positive numbers"):
+    with pytest.raises(ConfigurationError, match=rf"cannot have {name}=-?\d(GiB)?: give positive numbers"):
         made(**wrong)
 
 

@@ -75,11 +75,14 @@ class Calls:
             self._watch.give_up(f"its driver process broke: {type(error).__name__}: {error}")
 
     def _submit(self, number: int, payload: bytes, need: Need, parents: list[int], timed: bool) -> None:
+        if any(parent not in self._entries for parent in parents):
+            self._wire.send("early", number)  # Ray did not take that one
+            return
         taken = [self._entries[parent] for parent in parents]
         try:
             task = self._tasks.for_need(need)
         except ValueError as error:
-            self._wire.send("failed", number, "ResourcesUnavailable", f"Ray cannot give what a stage asks for: {error}")
+            self._wire.send("failed", number, "ResourcesUnavailable", f"Ray cannot give what it asks for: {error}")
             return
         value, reply = task.remote(payload, *[parent.value for parent in taken])
         entry = self._entries[number] = Entry(number, value, reply, taken)
@@ -137,7 +140,8 @@ class Calls:
             entry.parents = []
             return "stopped", entry.number
         if (error := entry.ended.exception()) is not None:
-            threading.Thread(target=self._explain, args=(entry, error), daemon=True).start()
+            explain = partial(self._explain, entry, error)
+            threading.Thread(target=self._work, args=(explain,), daemon=True).start()
             return None
         entry.parents = []
         reply = entry.ended.result()
@@ -158,16 +162,19 @@ class Calls:
                 self._wire.send("died", entry.number, _how(error))
         elif isinstance(error, ray_errors.ObjectLostError):
             if not self._watch.look_closely():
-                how = f"a value that a stage takes is gone, and could not be made again: {_short(error)}"
+                how = f"a value that it takes is gone, and could not be made again: {_short(error)}"
                 self._wire.send("failed", entry.number, "ValueLost", how)
         else:
-            self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run the call: {_short(error)}")
+            self._wire.send("failed", entry.number, "ExecutorError", f"Ray could not run it: {_short(error)}")
         entry.parents = []
 
     def _failed(self, entry: Entry) -> bool:
-        """Whether a call has no outcome of its own."""
+        """Whether a call, which has ended if Ray can say so at all, has no outcome of its own."""
         self._completions.ask(entry)
-        return entry.ended.exception(timeout=5) is not None
+        try:
+            return entry.ended.exception(timeout=5) is not None
+        except TimeoutError:
+            return False
 
     def _disconnected(self) -> None:
         """Takes note that Ray Client has given up, which is for good."""

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
 from typing import Any
@@ -18,9 +19,6 @@ from flowtilla_executors.ray.options import Options
 
 #: What must be the same on all nodes.
 _PACKAGES = (*handshake.PACKAGES, "ray")
-
-#: Seconds that a node may take to say what it has.
-_PATIENCE = 60.0
 
 #: What a Ray Client server says when it cannot give our process what `runtime_env` asks for.
 _UNPREPARED = "Failed to create runtime_env"
@@ -80,6 +78,8 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | 
         ExecutorError: Ray cannot give a stage's process what the options ask for.
     """
     os.environ.update(_EVERYWHERE)
+    if options.address == "auto":
+        options = replace(options, address=probe.find())
     given = _start(options) if options.address is None else _connect(options, options.address, warn)
     # Only now, since Ray reads the environment when it is imported.
     import ray
@@ -137,20 +137,14 @@ def _start(options: Options) -> dict[str, Any]:
 def _connect(options: Options, address: str, warn: Callable[[str], None]) -> dict[str, Any]:
     """Returns what makes `ray.init` join a cluster, and sets the environment for it."""
     token, path = probe.find_token(options)
-    if address == "auto":
-        # As Ray does; but only of an address that is known can it be asked what it wants.
-        address = os.environ.get("RAY_ADDRESS") or address
-    if address == "auto":
-        guarded = token is not None
-    else:
-        guarded = probe.ask(options, address, token)
-        if not guarded and not probe.is_loopback(address):
-            warn(
-                f"{options.name} asks for no token: whoever reaches it can run code there. Start it with "
-                "RAY_AUTH_MODE=token"
-            )
-        if probe.hides(address):
-            os.environ[_OUTWARD] = "0"
+    guarded = probe.ask(options, address, token)
+    if not guarded and not probe.is_loopback(address):
+        warn(
+            f"{options.name} asks for no token: whoever reaches it can run code there. Start it with "
+            "RAY_AUTH_MODE=token"
+        )
+    if probe.hides(address):
+        os.environ[_OUTWARD] = "0"
     os.environ.update(_JOINING, RAY_AUTH_MODE="token" if guarded else "disabled")
     if guarded and path is not None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
@@ -190,12 +184,10 @@ def _compare(options: Options) -> None:
         for node in nodes
     ]
     try:
-        for found in ray.get(looking, timeout=600 if "pip" in options.runtime_env else _PATIENCE):
+        for found in ray.get(looking):
             handshake.check(found, _PACKAGES, options.name)
     except ray.exceptions.RuntimeEnvSetupError as error:
         raise _unprepared(options, error) from error
-    except ray.exceptions.GetTimeoutError as error:
-        raise ClusterUnreachable(f"{options.name} started no process for {_PATIENCE:g}s: see its logs") from error
     except ray.exceptions.RayError as error:
         # A node, or the process on it, died just then.
         raise ClusterUnreachable(f"{options.name} cannot be joined: {_said(error)}") from error

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flowtilla import errors
-from flowtilla.errors import ClusterLost, ClusterUnreachable, ExecutorError, ResourcesUnavailable
+from flowtilla.errors import ClusterLost, ClusterUnreachable, ExecutorClosed, ExecutorError, ResourcesUnavailable
 from flowtilla.logs import LogLine
+from flowtilla_executors import remote
 from flowtilla_executors import resources as amounts
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
@@ -26,9 +27,6 @@ from flowtilla_executors.ray.link import Link
 from flowtilla_executors.ray.options import Need, Nodes, Options
 
 _log = logging.getLogger(__name__)
-
-#: Seconds until a start is given up: Ray on a busy machine takes long, and what `pip` installs longer.
-_STARTING, _CONNECTING, _INSTALLING = 120.0, 30.0, 600.0
 
 #: Seconds of silence, of a driver process that says something every second, after which it is stuck.
 _SILENCE = 8
@@ -78,12 +76,12 @@ class Connection:
             self._options = replace(self._options, folder=self._private.path)
         try:
             await self._link.open(self._options)
-            async with asyncio.timeout(self._patience()):
+            async with asyncio.timeout(self._options.patience):
                 await self._ready
         except TimeoutError:
             await self._abandon()
             raise ClusterUnreachable(
-                f"{self._options.name} was not ready after {self._patience():g}s: see whether the machine is "
+                f"{self._options.name} was not ready after {self._options.patience:g}s: see whether the machine is "
                 "overloaded, or the cluster has room to start processes"
             ) from None
         except BaseException:
@@ -94,6 +92,7 @@ class Connection:
     async def close(self) -> None:
         """Ends all calls and the driver process, and with it a cluster of its own."""
         self._watch.cancel()
+        self._give_up_waiting(ExecutorClosed("the Ray executor was closed before the value was there"))
         for handle in list(self._unsettled.values()):
             self._settle(handle, cancelled(handle.call, "its executor was closed", handle.started))
         await self._abandon()
@@ -124,8 +123,12 @@ class Connection:
         if self._gone.done():
             handle.settle(error=self._gone.result())
             return handle
+        try:
+            payload = remote.dumped((self._mailbox, handle.number, call))
+        except Exception as error:
+            handle.settle(failed(Failure.of(error)))
+            return handle
         self._unsettled[handle.number] = handle
-        payload = pickle.dumps((self._mailbox, handle.number, call), protocol=5)
         timed = call.timeout is not None or call.context.deadline is not None
         self._send("submit", handle.number, payload, need, [parent.number for parent in parents], timed)
         if need not in self._fitting:
@@ -149,7 +152,7 @@ class Connection:
         return await asyncio.to_thread(_loaded, kept) if len(kept) > _BIG else _loaded(kept)
 
     async def cancel(self, handle: Handle) -> None:
-        """Stops a call by killing its process; its outcome is there at once.
+        """Stops a call, by killing its process if it does not end by itself; its outcome is there at once.
 
         Returns once Ray says that its task has ended.
         """
@@ -190,11 +193,6 @@ class Connection:
         self._unsettled.pop(handle.number, None)
         handle.settle(outcome)
 
-    def _patience(self) -> float:
-        if "pip" in self._options.runtime_env:
-            return _INSTALLING
-        return _STARTING if self._options.address is None else _CONNECTING
-
     async def _watch_silence(self) -> None:
         # Seconds are counted as this process lives them: a laptop that slept has not waited.
         while self._link.silence < _SILENCE:
@@ -214,12 +212,19 @@ class Connection:
             for handle in self._unsettled.values():
                 handle.settle(error=self._gone.result())
             self._unsettled.clear()
-            for value in self._fetching.values():
-                value.set_exception(self._gone.result())
+            self._give_up_waiting(self._gone.result())
         elif not self._ready.done():
             # Ray ends a process that joins a node which is just going: another try may find it whole.
             kind = ExecutorError if self._options.address is None else ClusterUnreachable
             self._ready.set_exception(kind(f"{self._options.name} cannot be used: {how}"))
+
+    def _give_up_waiting(self, error: ExecutorError) -> None:
+        """Ends every wait for what only the driver process could say."""
+        for value in self._fetching.values():
+            if not value.done():
+                value.set_exception(error)
+        for number in list(self._leaving):
+            self._hear_stopped(number)
 
     # What the driver process says.
 
@@ -284,7 +289,9 @@ class Connection:
 
     def _hear_failed(self, number: int, kind: str, message: str) -> None:
         if (handle := self._ended_by_itself(number)) is not None:
-            self._settle(handle, failed(Failure.of(getattr(errors, kind)(message)), handle.started))
+            where = handle.call.context
+            error = getattr(errors, kind)(f"stage {where.stage!r} of run {where.run_id}: {message}")
+            self._settle(handle, failed(Failure.of(error), handle.started))
 
     def _ended_by_itself(self, number: int) -> Handle | None:
         """Returns the call's handle, unless it was stopped before."""

@@ -34,7 +34,7 @@ class RayExecutor(Executor[Handle]):
         py_modules: packages to ship to the stages.
         dashboard: whether the local cluster has Ray's dashboard.
         dashboard_host: where it listens.
-        dashboard_port: on which port; None takes a free one.
+        dashboard_port: on which port; None takes the first free one from 8265 on.
         auth_token_path: the file with the token of the cluster that it connects to; Ray's own places when None.
         tasks_per_worker: calls that one of Ray's processes runs until another takes its place; None is no limit.
         autoscales: whether the cluster grows on demand, so that a call that no node could meet waits.
@@ -67,20 +67,32 @@ class RayExecutor(Executor[Handle]):
         tasks_per_worker: int | None = None,
         autoscales: bool = False,
     ) -> None:
-        local: dict[str, Any] = {
-            "cpus": cpus,
-            "gpus": gpus,
-            "memory": memory,
-            "object_store_memory": object_store_memory,
+        sizes = {"memory": memory, "object_store_memory": object_store_memory}
+        local = {
+            "cpus": cpus is not None,
+            "gpus": gpus is not None,
+            "require_gpus": not require_gpus,
+            **{name: size is not None for name, size in sizes.items()},
+            "resources": resources is not None,
+            "dashboard": dashboard,
+            "dashboard_host": dashboard_host != "127.0.0.1",
+            "dashboard_port": dashboard_port is not None,
         }
-        local |= {"resources": resources, "dashboard": dashboard or None, "dashboard_port": dashboard_port}
-        if cluster_address and (wrong := [name for name, value in local.items() if value is not None]):
+        if cluster_address is not None and (wrong := [name for name, given in local.items() if given]):
             raise ConfigurationError(
                 f"the Ray executor connects to the cluster at {cluster_address!r}, and {', '.join(wrong)} can be set "
                 "only for a cluster that it starts: remove either"
             )
-        numbers: dict[str, float | None] = {"cpus": cpus, "tasks_per_worker": tasks_per_worker, **(resources or {})}
-        if bad := {name: number for name, number in numbers.items() if number is not None and number <= 0}:
+        if cluster_address is None and auth_token_path is not None:
+            raise ConfigurationError(
+                "the Ray executor starts a cluster with a token of its own, and `auth_token_path` can be set only for "
+                "one that is there: remove it, or set `cluster_address`"
+            )
+        numbers = {"cpus": cpus, "tasks_per_worker": tasks_per_worker, **sizes, **(resources or {})}
+        bad = {name: number for name, number in numbers.items() if number is not None and number <= 0}
+        if gpus is not None and gpus < 0:
+            bad["gpus"] = gpus
+        if bad:
             raise ConfigurationError(f"the Ray executor cannot have {amounts.shown(bad)}: give positive numbers")
         self._gpus, self._require_gpus = gpus, require_gpus
         self._autoscales = autoscales

@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -29,8 +29,13 @@ _PATIENCE = 5.0
 #: Seconds that an outcome waits for lines that were sent before it.
 _LATE = 2.0
 
-#: Where a batch of lines belongs: the key of its call's run, and how many lines came before it.
+#: How many runs of calls an inbox remembers. One that it forgot too early costs its outcome `_LATE` seconds.
+_REMEMBERED = 10_000
+
+#: What a call says: a word (`began`, `lines`, `hears`, `heard`, `stopped`), and what belongs to it.
 Letter = tuple[Any, ...]
+
+T = TypeVar("T")
 
 
 class Mailbox:
@@ -154,11 +159,11 @@ class Inbox:
     def __init__(self, forward: Callable[[bytes], None]) -> None:
         self._forward = forward
         self._lock = threading.RLock()
-        #: Lines that arrived, by key.
+        #: Lines that arrived, by key, of the latest runs; those of calls that died are never closed.
         self._seen: dict[str, int] = {}
         self._waiting: dict[str, tuple[int, Callable[[int], None]]] = {}
         #: The keys whose outcome is there, and of which more may come that it has too.
-        self._closed: set[str] = set()
+        self._closed: dict[str, None] = {}
 
     def take(self, key: str, offset: int, lines: list[LogLine]) -> None:
         """Takes lines of which `offset` came before."""
@@ -167,7 +172,7 @@ class Inbox:
             if key in self._closed or offset + len(lines) <= seen:
                 return
             self._forward(pickle.dumps(lines[max(0, seen - offset) :], protocol=5))
-            self._seen[key] = offset + len(lines)
+            _remember(self._seen, key, offset + len(lines))
             if key in self._waiting and self._seen[key] >= self._waiting[key][0]:
                 self._finish(key, unsure=False)
 
@@ -193,4 +198,12 @@ class Inbox:
             if then is not None:
                 then(max(0, self._seen.pop(key, 0) - sent))
             if unsure:
-                self._closed.add(key)
+                _remember(self._closed, key, None)
+
+
+def _remember(known: dict[str, T], key: str, what: T) -> None:
+    """Puts something in a mapping of the latest."""
+    known.pop(key, None)
+    known[key] = what
+    if len(known) > _REMEMBERED:
+        del known[next(iter(known))]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_STARTING, _CONNECTING, _INSTALLING = 120.0, 30.0, 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -43,6 +45,13 @@ class Options:
     def name(self) -> str:
         """What messages call the cluster."""
         return f"the Ray cluster at {self.address}" if self.address else "the local Ray cluster"
+
+    @property
+    def patience(self) -> float:
+        """Seconds until a start is given up: Ray on a busy machine takes long, and what it installs longer."""
+        if "pip" in self.runtime_env:
+            return _INSTALLING
+        return _CONNECTING if self.address and not self.runtime_env else _STARTING
 
 
 class Need(NamedTuple):

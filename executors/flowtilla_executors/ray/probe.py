@@ -7,6 +7,8 @@ import ipaddress
 import os
 import re
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +27,28 @@ _PING = b"\x08\x06"
 #: What a `CheckAliveReply` says, as text between other fields.
 _VERSION = re.compile(rb"\d+\.\d+\.\d+[\w.]*")
 
-#: Seconds until a cluster counts as unreachable.
-_PATIENCE = 8.0
+#: Seconds until a cluster counts as unreachable, and until Ray has looked for one on this machine.
+_PATIENCE, _LOOKING = 8.0, 20.0
+
+#: Has Ray look for it; in another process, for Ray reads its settings when it is imported.
+_FIND = "from ray._private.services import get_ray_address_from_environment as find; print(find('auto', None))"
+
+
+def find() -> str:
+    """Returns the address of the cluster that Ray means by `auto`.
+
+    Raises:
+        ClusterUnreachable: there is none.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    with suppress(subprocess.SubprocessError):
+        looked = subprocess.run([sys.executable, "-c", _FIND], capture_output=True, timeout=_LOOKING, check=True)
+        return looked.stdout.decode().split()[-1]
+    raise ClusterUnreachable(
+        "the Ray cluster at auto cannot be found: RAY_ADDRESS is not set, and no cluster runs on this machine. Start "
+        "one with `ray start --head`, or join one with `ray start --address=…`"
+    )
 
 
 def ask(options: Options, address: str, token: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: the one remote function, which runs every call of every stage."""
+"""What runs in Ray's processes: the remote function that runs every call of every stage."""
 
 import contextlib
 import logging
@@ -39,10 +39,10 @@ class Tasks:
     """
 
     def __init__(self, tasks_per_worker: int | None) -> None:
-        # One for all: Ray keeps every function that it was ever given.
-        limit = {} if tasks_per_worker is None else {"max_calls": tasks_per_worker}
-        decorate: Any = ray.remote
-        self._function = decorate(num_returns=2, max_retries=LIVES - 1, **limit)(run_call)
+        # One for all: Ray keeps every function that it was ever given. And one for calls with a GPU, which have a
+        # process each, as Ray has it for such tasks: what a process allocated on a GPU goes only with it.
+        self._function = _remote(tasks_per_worker or 0)
+        self._with_gpu = _remote(tasks_per_worker or 1)
         self._by_need: dict[Need, Any] = {}
 
     def for_need(self, need: Need) -> Any:
@@ -53,8 +53,14 @@ class Tasks:
         """
         if need not in self._by_need:
             amounts = {"num_cpus": need.cpus, "num_gpus": need.gpus, "memory": need.memory or None}
-            self._by_need[need] = self._function.options(**amounts, resources=dict(need.resources))
+            function = self._with_gpu if need.gpus else self._function
+            self._by_need[need] = function.options(**amounts, resources=dict(need.resources))
         return self._by_need[need]
+
+
+def _remote(max_calls: int) -> Any:
+    decorate: Any = ray.remote
+    return decorate(num_returns=2, max_retries=LIVES - 1, max_calls=max_calls)(run_call)
 
 
 def run_call(payload: bytes, *parents: Stored) -> tuple[Stored, Reply]:

@@ -148,10 +148,6 @@ class Caller:
             await self._abandon(ended.outcome.artifacts)
             await asyncio.sleep(_delay(retries, tries))
 
-    async def fetch(self, handle: Any) -> Any:
-        """Returns the value behind a handle."""
-        return await self._executor.fetch(handle)
-
     @property
     def input(self) -> dict[str, Any]:
         """The run's input."""
