@@ -70,17 +70,18 @@ class RayCluster:
             else:
                 return self.settings | {"cluster_address": f"ray://{self.host}:{self.client_port}"}
 
-    def start_head(self, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
+    def start_head(self, cpus: float = 1, resources: dict[str, float] | None = None, gpus: int = 0) -> int:
         """Starts the head, or another in place of one that ended; returns the pid of its `ray start`."""
         port = self.address.rpartition(":")[2]
         # With a folder of its own, for in another head's it would find nodes of that.
         options = ["--head", f"--port={port}", f"--temp-dir={self.short / str(len(self.nodes))}"]
         options += ["--include-dashboard=false", f"--ray-client-server-port={self.client_port}"]
-        return self._start(self.host, options, cpus, resources)
+        return self._start(self.host, [*options, f"--num-gpus={gpus}"], cpus, resources)
 
     def add_node(self, cpus: float = 1, resources: dict[str, float] | None = None) -> int:
         """Starts a node that joins, and returns the pid of its `ray start`."""
-        return self._start(f"127.0.0.{len(self.nodes) + 10}", [f"--address={self.address}"], cpus, resources)
+        options = [f"--address={self.address}", "--num-gpus=0"]
+        return self._start(f"127.0.0.{len(self.nodes) + 10}", options, cpus, resources)
 
     def end(self, node: int) -> None:
         """Kills all processes of a node, by the pid of its `ray start`."""
@@ -93,7 +94,6 @@ class RayCluster:
         command = [str(ray), "start", "--block", f"--node-ip-address={host}"]
         command += [
             f"--num-cpus={cpus:g}",
-            "--num-gpus=0",
             f"--resources={json.dumps(resources or {})}",
             "--object-store-memory=300000000",
         ]
@@ -128,6 +128,7 @@ def started(
     resources: dict[str, float] | None = None,
     guarded: bool = True,
     host: str = "127.0.0.1",
+    gpus: int = 0,
 ) -> Iterator[RayCluster]:
     """Starts a cluster of one node, and ends all its nodes at the end.
 
@@ -136,6 +137,7 @@ def started(
         cpus, resources: of the head.
         guarded: whether it asks for a token.
         host: the head's address; only one other than 127.0.0.1 takes further nodes.
+        gpus: how many the head says that it has.
     """
     with ExitStack() as stack:
         short = Path(
@@ -149,7 +151,7 @@ def started(
         port, client_port = free_port(host), free_port(host)
         cluster = RayCluster(folder, environment, f"{host}:{port}", client_port, short)
         stack.callback(lambda: [cluster.end(node.pid) for node in reversed(cluster.nodes)])
-        cluster.start_head(cpus, resources)
+        cluster.start_head(cpus, resources, gpus)
         yield cluster
 
 

@@ -22,6 +22,11 @@ def gpus():
     return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
 
 
+def process_and_gpus():
+    """Returns the pid, and the devices that this process may use."""
+    return os.getpid(), gpus()
+
+
 def store():
     """Returns how many bytes the cluster's store of objects has."""
     import ray

@@ -20,6 +20,7 @@ import pytest
 
 pytest.importorskip("ray")
 
+import ray_functions as r
 from ray._private.utils import check_version_info
 from ray_processes import members
 
@@ -234,6 +235,21 @@ def test_another_version_behind_ray_client_is_told() -> None:
     assert isinstance(error, ClusterMismatch)
     assert "the Ray cluster at ray://head:10001 is not like this worker: " in str(error)
     assert "1.2.3" in str(error)
+
+
+def test_a_call_with_a_gpu_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """What it allocated on the device goes with it; other calls share a process."""
+    with started(tmp_path, cpus=1, gpus=1) as cluster:
+        joined = bench(**cluster.settings)
+        joined.start()
+
+        with_gpu = [joined.value(call(r.process_and_gpus, gpus=1)) for _ in range(3)]
+        without = [joined.value(call(r.process_and_gpus)) for _ in range(3)]
+
+        assert [gpus for _, gpus in with_gpu] == [["0"]] * 3
+        assert len({pid for pid, _ in with_gpu}) == 3
+        assert len({pid for pid, _ in without}) == 1
+        joined.close()
 
 
 def test_a_process_that_has_ray_itself_keeps_it(cluster: RayCluster) -> None:

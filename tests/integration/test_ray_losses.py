@@ -22,6 +22,7 @@ import executor_functions as f
 from executor_bench import Bench, call
 from flowtilla.errors import ClusterLost
 from flowtilla.settings import ExecutorSettings
+from flowtilla_executors import Parent
 from flowtilla_executors.registry import create
 from ray_cluster import started
 
@@ -146,6 +147,23 @@ def test_calls_move_when_one_node_of_several_dies(tmp_path: Path) -> None:
 
         assert joined.outcome(running).value is True
         assert joined.fetch(kept) == list(range(100_000))
+        joined.close()
+
+
+def test_a_value_that_cannot_be_made_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the run is tried again from what it stored."""
+    # Ray then keeps no task to run it again.
+    monkeypatch.setenv("RAY_lineage_pinning_enabled", "0")
+    with started(tmp_path, cpus=1, resources={"wheels": 1}, host="127.0.0.2") as cluster:
+        first = cluster.add_node(resources={"wings": 1})
+        joined = bench(**cluster.settings)
+        kept = joined.finished(call(f.give, list(range(100_000)), resources={"wings": 1}))
+        cluster.end(first)
+
+        failure = joined.result(call(len, Parent(0)), kept).failure
+
+        assert failure.error == "flowtilla.errors.ValueLost"
+        assert "stage 'stage' of run run1: a value that it takes is gone, and could not be" in failure.message
         joined.close()
 
 

@@ -17,7 +17,7 @@ import pytest
 from backends import Backend
 from executor_bench import Bench, context, making
 from flowtilla.errors import ClusterUnreachable
-from flowtilla_executors import Call
+from flowtilla_executors import Call, Literal
 from ray_cluster import started
 
 CODE = """
@@ -72,14 +72,14 @@ def test_packages_are_installed(bench: Any, tmp_path: Path) -> None:
 
 
 def test_the_dashboard_is_there_when_asked_for(bench: Any) -> None:
-    """On the port that was asked for, for who has the token; the executor says where both are."""
+    """On the host and port that were asked for, for who has the token; the executor says where both are."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.2", 0))
         port = probe.getsockname()[1]
-    detail = bench(dashboard=True, dashboard_port=port).executor.info().detail
+    detail = bench(dashboard=True, dashboard_host="127.0.0.2", dashboard_port=port).executor.info().detail
 
     url, token = re.search(r"dashboard at (http://\S+), which asks for the token in (\S+)", detail).groups()
-    assert url == f"http://127.0.0.1:{port}"
+    assert url == f"http://127.0.0.2:{port}"
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{url}/api/version", timeout=20)
     request = urllib.request.Request(
@@ -87,6 +87,23 @@ def test_the_dashboard_is_there_when_asked_for(bench: Any) -> None:
     )
     with urllib.request.urlopen(request, timeout=20) as page:
         assert page.status == 200
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_processes_print_is_printed_here_when_asked_for(
+    bench: Any, asked: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is not a stage's own line, such as of its subprocesses; else nobody sees it here."""
+    executor = bench(log_to_driver=asked)
+
+    executor.finished(Call("os.system", context(executor="ray"), (Literal("echo from a subprocess"),)))
+
+    if asked:
+        seen: list[str] = []
+        executor.until(lambda: seen.append("".join(capfd.readouterr())) or "from a subprocess" in "".join(seen), seen)
+    else:
+        executor.close()
+        assert "from a subprocess" not in "".join(capfd.readouterr())
 
 
 def test_auto_is_the_cluster_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,9 @@ _LOCAL = {
     "DASHBOARD_METRIC_PORT": "0",
 }
 
+#: What a server listens on to be reached at each address of its machine.
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+
 # Ray keeps what became of the last 100,000 tasks, some 400 MiB, for a dashboard to show.
 _UNWATCHED = {"RAY_task_events_report_interval_ms": "0"}
 
@@ -99,7 +102,7 @@ def join(options: Options, warn: Callable[[str], None]) -> Iterator[tuple[str | 
         yield None, f"Ray {ray.__version__}"
     else:
         found = context.address_info
-        yield found["gcs_address"], f"Ray {ray.__version__}{_dashboard(options, found['webui_url'])}"
+        yield found["gcs_address"], f"Ray {ray.__version__}{_dashboard(options, found['webui_url'] or '')}"
     if options.address is not None:
         ray.shutdown()
 
@@ -157,7 +160,11 @@ def _dashboard(options: Options, url: str) -> str:
     """Returns where a local cluster's dashboard is, which asks for the cluster's token."""
     if options.dashboard is None or options.folder is None:
         return ""
-    return f", dashboard at http://{url}, which asks for the token in {options.folder / 'token'}"
+    host, port = options.dashboard[0], url.rpartition(":")[2]
+    if host in _EVERY_ADDRESS:
+        host = "127.0.0.1"
+    # Ray says 127.0.0.1 wherever it listens.
+    return f", dashboard at http://{host}:{port}, which asks for the token in {options.folder / 'token'}"
 
 
 def _job(options: Options) -> Any:
