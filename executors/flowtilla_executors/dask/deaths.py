@@ -44,10 +44,11 @@ class Ledger:
             self._write()
 
     def end(self, key: str) -> None:
-        """Notes that it does not run any more."""
+        """Notes that it does not run any more, if it was noted."""
         with self._lock:
-            self._running.remove(key)
-            self._write()
+            if key in self._running:
+                self._running.remove(key)
+                self._write()
 
     def _write(self) -> None:
         text = "\n".join([self._address, *self._running]).encode()[: _SIZE - 1] + b"\0"

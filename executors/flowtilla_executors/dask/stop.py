@@ -63,11 +63,10 @@ class Running:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        while _running.get(self._key) is self:
-            try:
-                self._leave()
-            except Stopped:  # it was on its way
-                continue
+        try:
+            self.leave()
+        except Stopped:  # it was on its way
+            self.leave()
 
     def stop(self) -> bool:
         """Asks the call to end, from another thread; returns whether it was still running."""
@@ -81,7 +80,10 @@ class Running:
                 _SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Stopped))
             return self._open
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Takes note, in the call's own thread, that it does not run any more; once is enough."""
+        if self._thread != threading.get_ident():
+            return
         with self._lock:
             self._open = False
         # What is on its way must not hit the thread's next task.
@@ -100,6 +102,15 @@ def stop(key: str) -> bool:
     """Asks a call to end, if it runs here; returns whether it still does."""
     running = _running.get(key)
     return running is not None and running.stop()
+
+
+def leave(key: str) -> None:
+    """Ends what a call left open here: the exception may land where `Running` opens and closes, and end that halfway.
+
+    Whoever catches it must do so: the call would count as running for ever, and what this thread runs next be stopped.
+    """
+    if (running := _running.get(key)) is not None:
+        running.leave()
 
 
 def forbid(keys: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from flowtilla_executors import remote
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask.channel import Channel
 from flowtilla_executors.dask.collections import Persisted, keep
-from flowtilla_executors.dask.stop import Running, Stopped
+from flowtilla_executors.dask.stop import Running, Stopped, leave
 from flowtilla_executors.outcome import Outcome
 
 
@@ -42,6 +42,7 @@ def run(topic: str, payload: bytes, *parents: remote.Kept) -> remote.Kept:
     try:
         kept, outcome = _run(pickle.loads(payload), parents, key, channel)
     except Stopped:
+        leave(key)
         # Nobody waits for its value; or the scheduler gave it here again after all, and then it begins anew.
         channel.stopped()
         raise Reschedule from None
