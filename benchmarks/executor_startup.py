@@ -2,7 +2,8 @@
 
     python benchmarks/executor_startup.py [--repeats 3]
 
-Each start is a fresh process. Memory is resident, of the worker's process and of all that it started beside it.
+Each start is a fresh process; of Ray and Dask, it starts a cluster, and joins one that is there. Memory is resident, of
+the worker's process and of all that it started beside it.
 """
 
 import argparse
@@ -10,11 +11,13 @@ import json
 import statistics
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import by_hand
 from fleet import show
 
-KINDS = {
+KINDS: dict[str, dict[str, object]] = {
     "local, threads": {"target": "local", "mode": "threads", "cpus": 2},
     "local, processes": {"target": "local", "mode": "processes", "cpus": 2},
     "dask": {"target": "dask", "cpus": 2},
@@ -63,14 +66,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     for name, settings in KINDS.items():
-        seen = [start(settings) for _ in range(repeats)]
-        started, first, own, beside = (statistics.median(column) for column in zip(*seen, strict=True))
-        show(
-            f"{name}: first stage done",
-            first,
-            "s",
-            f"started {started:.2f} s; {own:.0f} MiB, beside it {beside:.0f} MiB",
-        )
+        measure(name, settings, repeats)
+    for kind, cluster in by_hand.KINDS.items():
+        with closing(cluster()) as there:
+            measure(f"{kind}, joined", {"target": kind, "cluster_address": there.address}, repeats)
+
+
+def measure(name: str, settings: dict[str, object], repeats: int) -> None:
+    """Starts an executor several times, and prints the medians."""
+    seen = [start(settings) for _ in range(repeats)]
+    started, first, own, beside = (statistics.median(column) for column in zip(*seen, strict=True))
+    show(
+        f"{name}: first stage done",
+        first,
+        "s",
+        f"started {started:.2f} s; {own:.0f} MiB, beside it {beside:.0f} MiB",
+    )
 
 
 def start(settings: dict[str, object]) -> list[float]:

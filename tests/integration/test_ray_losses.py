@@ -26,7 +26,7 @@ from flowtilla_executors import Parent
 from flowtilla_executors.registry import create
 from ray_cluster import started
 
-#: Seconds within which a loss is told.
+#: Seconds within which a death is told.
 BOUND = 10.0
 
 
@@ -51,12 +51,12 @@ def local(others: set[int]) -> Iterator[Bench]:
     made.close()
 
 
-def lose(executor: Bench, pid: int, waiting: list[Any]) -> ClusterLost:
+def lose(executor: Bench, pid: int, waiting: list[Any], blow: signal.Signals = signal.SIGKILL) -> ClusterLost:
     """Kills a process, and returns what the executor says of it in time; whoever waits for a call hears it too."""
     begun = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, blow)
     error = executor.run(executor.executor.lost())
-    assert time.monotonic() - begun < BOUND
+    assert time.monotonic() - begun < (BOUND if blow is signal.SIGKILL else 2 * BOUND)
     for handle in waiting:
         with pytest.raises(ClusterLost, match=re.escape(str(error))):
             executor.outcome(handle)
@@ -111,6 +111,26 @@ def test_a_driver_process_that_dies_is_a_lost_cluster(local: Bench, others: set[
         local.fetch(finished)
     again(local)
     assert members(pid) == []
+
+
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [
+        ("spawn_main", "its driver process has said nothing for 8 seconds"),
+        ("gcs/gcs_server", r"its control store \(GCS\) at 127.0.0.1:.* does not answer: DEADLINE_EXCEEDED"),
+    ],
+)
+def test_what_hangs_is_a_lost_cluster(local: Bench, others: set[int], victim: str, said: str) -> None:
+    """As what died, and all of it is ended."""
+    [session] = set(drivers()) - others
+    pid = session if victim == "spawn_main" else members(session, victim)[0]
+
+    error = lose(local, pid, [local.submit(call(time.sleep, 100))], signal.SIGSTOP)
+
+    assert re.search(said, str(error))
+    local.close()
+    assert members(session) == []
+    local.start()
 
 
 @pytest.mark.parametrize("victim", ["raylet/raylet", "gcs/gcs_server"])
