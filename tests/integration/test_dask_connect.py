@@ -83,7 +83,7 @@ def test_modules_are_shipped(benches, tmp_path):
     with ExitStack() as stack:
         address = start_scheduler(tmp_path, stack)
         start_worker(tmp_path, stack, address, "early")
-        for word in ("first", "second"):
+        for word in ("first", "second", "first"):
             (package / "__init__.py").write_text(f"WORD = {word!r}\n")
             bench = benches(cluster_address=address, py_modules=[str(package)])
             assert bench.value(call(s.shipped)) == [word, "inner"]
@@ -93,7 +93,45 @@ def test_modules_are_shipped(benches, tmp_path):
         start_worker(tmp_path, stack, address, "late", {"late": 1})
         bench.until(lambda: bench.executor.info().resources.get("late"), "the late worker is not seen")
 
-        assert bench.value(call(s.shipped, resources={"late": 1})) == ["second", "inner"]
+        assert bench.value(call(s.shipped, resources={"late": 1})) == ["first", "inner"]
+        bench.close()
+
+
+def test_the_modules_shipped_last_are_those_a_late_worker_has(benches, tmp_path):
+    """Also when others went with them meanwhile; and nothing is kept of what took their place."""
+    package, other = tmp_path / "source" / "shipped_package", tmp_path / "source" / "shipped_too.py"
+    package.mkdir(parents=True)
+    (package / "inner.py").write_text("WORD = 'inner'\n")
+    other.touch()
+
+    def deploy(word, *paths):
+        (package / "__init__.py").write_text(f"WORD = {word!r}\n")
+        return benches(cluster_address=address, py_modules=[str(path) for path in paths])
+
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        start_worker(tmp_path, stack, address, "early")
+        for word, paths in [
+            ("first", [package]),
+            ("second", [package, other]),
+            ("third", [package]),
+            ("first", [package]),
+        ]:
+            bench = deploy(word, *paths)
+            assert bench.value(call(s.shipped)) == [word, "inner"]
+            bench.close()
+        bench = deploy("first", package)
+        start_worker(tmp_path, stack, address, "late", {"late": 1})
+        bench.until(lambda: bench.executor.info().resources.get("late"), "the late worker is not seen")
+
+        assert bench.value(call(s.shipped, resources={"late": 1})) == ["first", "inner"]
+        plugins = bench.executor.session._client.run_on_scheduler(
+            lambda dask_scheduler: list(dask_scheduler.worker_plugins)
+        )
+        assert [name for name in plugins if "modules" in name] == [
+            "flowtilla-modules-shipped_package,shipped_too",
+            "flowtilla-modules-shipped_package",
+        ]
         bench.close()
 
 

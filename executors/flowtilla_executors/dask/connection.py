@@ -11,7 +11,7 @@ from flowtilla.errors import ClusterUnreachable
 from flowtilla_executors import handshake
 from flowtilla_executors.dask.client import OneLifeClient, hush
 from flowtilla_executors.dask.deaths import OnNanny
-from flowtilla_executors.dask.plugins import OnScheduler, OnWorker
+from flowtilla_executors.dask.plugins import OnScheduler, OnWorker, Shipped, forget
 
 #: What must be the same on both sides.
 PACKAGES = ("dask", "distributed", *handshake.PACKAGES)
@@ -82,10 +82,18 @@ async def prepare(
         _compare(found["packages"], name, address.partition("://")[2])
     await client.register_plugin(OnScheduler())
     await client.register_plugin(OnNanny())
-    await client.register_plugin(OnWorker(modules, env_vars, files))
+    if files:
+        await _ship(client, Shipped(files))
+    await client.register_plugin(OnWorker(modules, env_vars))
     looks = await client.run(handshake.portable_look(), PACKAGES, list(modules))
     for found in looks.values():
         handshake.check(found, PACKAGES, name)
+
+
+async def _ship(client: Client, shipped: Shipped) -> None:
+    """Brings modules to all workers; to one that joins later, those that were shipped last come last."""
+    await client.run_on_scheduler(forget, shipped.name)
+    await client.register_plugin(shipped)
 
 
 async def _first_worker(client: Client, name: str) -> None:

@@ -1,5 +1,6 @@
 """What flowtilla adds to the servers of a Dask cluster, to those that join later too."""
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -43,26 +44,41 @@ class OnScheduler(SchedulerPlugin):
             self._scheduler._broker.truncate(topic)
 
 
+class Shipped(WorkerPlugin):
+    """Brings modules to a worker process.
+
+    Args:
+        files: as `shipping.packed` returns them.
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
+        # Another version of the same modules takes its place.
+        self.name = "flowtilla-modules-" + ",".join(sorted(shipping.names(files)))
+
+    def setup(self, worker: Worker) -> None:
+        shipping.unpack(self._files, Path(worker.local_directory))
+
+
 class OnWorker(WorkerPlugin):
     """Makes a worker process ready for stages, and stops those that the scheduler takes back.
 
     Args:
         modules: imported at once.
         env_vars: set before that.
-        files: shipped modules, as `shipping.packed` returns them.
     """
 
-    def __init__(self, modules: Sequence[str], env_vars: dict[str, str], files: dict[str, bytes]) -> None:
+    def __init__(self, modules: Sequence[str], env_vars: dict[str, str]) -> None:
         self._modules = list(modules)
         self._env_vars = env_vars
-        self._files = files
         # The same wish of many flowtilla processes is one plugin, and another wish does not undo it.
-        self.name = "flowtilla-" + hashlib.sha256(pickle.dumps((modules, env_vars, files))).hexdigest()[:16]
+        self.name = "flowtilla-" + hashlib.sha256(pickle.dumps((modules, env_vars))).hexdigest()[:16]
 
-    def setup(self, worker: Worker) -> None:
+    async def setup(self, worker: Worker) -> None:
         self._worker = worker
+        # On a worker that joins later, whatever is shipped comes before it is imported.
+        await asyncio.sleep(0)
         os.environ.update(self._env_vars)
-        shipping.unpack(self._files, Path(worker.local_directory))
         _prepare(worker)
         for module, why in look((), self._modules)["broken"].items():
             _log.error("this worker cannot import %s: %s; stages that need it will fail here", module, why)
@@ -75,6 +91,11 @@ class OnWorker(WorkerPlugin):
     def _stop(self, key: str) -> None:
         if stop.stop(key):
             self._worker.loop.call_later(stop.LOOK, self._stop, key)
+
+
+def forget(name: str, dask_scheduler: Scheduler) -> None:
+    """Forgets a plugin for workers that join later, on the scheduler: registered anew, it comes last."""
+    dask_scheduler.worker_plugins.pop(name, None)
 
 
 def _prepare(worker: Worker) -> None:

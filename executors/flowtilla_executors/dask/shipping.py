@@ -7,6 +7,9 @@ from pathlib import Path
 
 from flowtilla.errors import ConfigurationError
 
+#: The names that each folder of this process brought.
+_shipped: dict[str, frozenset[str]] = {}
+
 
 def packed(sources: Sequence[str]) -> dict[str, bytes]:
     """Returns the files of modules and packages, by their path below a folder of `sys.path`.
@@ -35,15 +38,28 @@ def digest(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 
 
+def names(files: Mapping[str, bytes]) -> frozenset[str]:
+    """Returns the modules and packages that the files are, as an import names them."""
+    return frozenset(path.partition("/")[0].removesuffix(".py") for path in files)
+
+
 def unpack(files: Mapping[str, bytes], below: Path) -> None:
-    """Writes the files and makes them the first that an import finds here; what older ones held is forgotten."""
-    folder = below / f"flowtilla-modules-{digest(files)}"
-    if not files or str(folder) in sys.path:
+    """Makes the files the first that an import finds here, and forgets what others that were held."""
+    folder = str(below / f"flowtilla-modules-{digest(files)}")
+    shipped = names(files)
+    if next((each for each in sys.path if _shipped.get(each, frozenset()) & shipped), None) == folder:
         return
+    if folder in sys.path:
+        sys.path.remove(folder)
+    else:
+        _write(files, Path(folder))
+    sys.path.insert(0, folder)
+    _shipped[folder] = shipped
+    for name in [name for name in sys.modules if name.partition(".")[0] in shipped]:
+        del sys.modules[name]
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    sys.path.insert(0, str(folder))
-    shipped = {path.partition("/")[0].removesuffix(".py") for path in files}
-    for name in [name for name in sys.modules if name.partition(".")[0] in shipped]:
-        del sys.modules[name]
