@@ -228,6 +228,47 @@ def test_a_cluster_adapts(benches):
     bench.until(lambda: bench.executor.info().cpus, "no worker is seen")
 
 
+def test_an_adapting_cluster_brings_what_a_stage_needs(benches):
+    """The process that has it, and not one more than there may be; what none could have is refused before any is up."""
+    bench = benches(adaptive={"min": 0, "max": 2}, resources={"wheels": 1, "doors": 1})
+    seen = []
+
+    def workers():
+        seen.append(on_scheduler(bench, lambda dask_scheduler: len(dask_scheduler.workers)))
+        return seen[-1]
+
+    with pytest.raises(ResourcesUnavailable, match=r"wheels=2.*wheels=1"):
+        bench.submit(call(f.give, 1, resources={"wheels": 2}))
+    with pytest.raises(ResourcesUnavailable):
+        bench.submit(call(f.give, 1, cpus=2))
+    for need in ("doors", "wheels", "doors"):
+        handle = bench.submit(call(f.give, need, resources={need: 1}))
+        until(lambda handle=handle: workers() is not None and handle.settled)
+        assert bench.fetch(handle) == need
+        del handle
+        until(lambda: workers() == 0)
+
+    assert max(seen) == 2
+    assert bench.lines == []
+
+
+def test_an_adapting_cluster_counts_before_it_has_a_process(benches, tmp_path):
+    """What stages ask of cpus counts for those too that came first."""
+    bench = benches(adaptive={"min": 0, "max": 2}, threads=2)
+    files = [tmp_path / "a", tmp_path / "b"]
+    handles = [bench.submit(call(f.wait_for, str(tmp_path / "go"), str(file), cpus=2)) for file in files]
+    bench.until(lambda: any(file.exists() for file in files), "none began")
+    (tmp_path / "go").touch()
+
+    assert (
+        on_scheduler(
+            bench, lambda dask_scheduler: [dict(task.resource_restrictions) for task in dask_scheduler.tasks.values()]
+        )
+        == [{"CPU": 2.0}] * 2
+    )
+    assert [bench.outcome(handle).failure for handle in handles] == [None, None]
+
+
 # What stays
 
 

@@ -215,6 +215,17 @@ def test_a_gpu_stage_sees_one_device(benches):
         bench.submit(call(s.device, gpus=2))
 
 
+def test_processes_that_come_with_the_work_have_devices_too(benches, monkeypatch):
+    """Each one of its own, and what no process has is refused."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    bench = benches(adaptive={"min": 0, "max": 3}, gpus=2, resources={"a": 1, "b": 1})
+
+    assert bench.value(call(s.device, gpus=1, resources={"b": 1})) == "7"
+    assert bench.value(call(s.device, gpus=1, resources={"a": 1})) == "6"
+    with pytest.raises(ResourcesUnavailable, match="gpus=2"):
+        bench.submit(call(s.device, gpus=2))
+
+
 def test_missing_devices_are_said(benches):
     """With the setting that relaxes it; then it starts without."""
     if devices():

@@ -12,8 +12,8 @@ from flowtilla.errors import ConfigurationError
 from flowtilla.units import Bytes
 from flowtilla_executors.base import Executor, ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
-from flowtilla_executors.dask.local import Plan
 from flowtilla_executors.dask.options import Options
+from flowtilla_executors.dask.plan import Plan
 from flowtilla_executors.gpus import granted
 from flowtilla_executors.outcome import Outcome
 
@@ -33,8 +33,8 @@ class DaskExecutor(Executor["Handle"]):
         threads: calls that each of them runs at once, in threads.
         memory: bytes of each worker process, beyond which it spills to disk and at last is restarted; a fair share of
             the machine's when None.
-        resources: logical resources by name, of all local worker processes together.
-        gpus: devices of this machine to use, each for a worker process of its own.
+        resources: logical resources by name, of all local worker processes together, and of `max` when they adapt.
+        gpus: devices of this machine to use, each for a worker process of its own; at most `max` when they adapt.
         require_gpus: whether fewer devices than that are an error, or only worth a warning.
         adaptive: `min` and `max` number of local worker processes: as many as there is work for.
         env_vars: environment variables of the stages.
@@ -96,16 +96,22 @@ class DaskExecutor(Executor["Handle"]):
                 f"the dask executor cannot have cpus={count}, threads={threads}, gpus={gpus} and "
                 f"resources={resources or {}}: give positive numbers"
             )
+        bounds = _bounds(adaptive)
+        if bounds is not None and gpus > bounds[1]:
+            raise ConfigurationError(
+                f"the dask executor cannot use {gpus} devices in {bounds[1]} worker processes: lower `gpus`, or raise "
+                "the `max` of `adaptive`"
+            )
         variables = {name: str(value) for name, value in (env_vars or {}).items()}
         self._gpus, self._require_gpus = gpus, require_gpus
         self._options = Options(
             address=cluster_address,
             plan=Plan(
-                processes=max(count, gpus),
+                processes=max(count, gpus) if bounds is None else bounds[1],
                 threads=threads,
                 memory=memory,
                 resources=dict(resources or {}),
-                adaptive=_bounds(adaptive),
+                least=None if bounds is None else bounds[0],
                 env_vars=variables,
                 dashboard=f"{dashboard_host}:{dashboard_port}" if dashboard else None,
                 quiet=not log_to_driver,

@@ -28,9 +28,9 @@ def main(plan: dict[str, Any]) -> None:
     """Runs the cluster until the flowtilla process closes our standard input, or is gone.
 
     Args:
-        plan: `workers`: the options of each worker process; `template`: those of further ones; `adaptive`: their
-            least and most number, or None; `scheduler`: its options; `config`: Dask's; `environment`: for all;
-            `directory`: where files may be; `report`: the descriptor to write the address to.
+        plan: `workers`: the options of each worker process; `least`: how many are there when there is no work, None
+            when all always are; `scheduler`: its options; `config`: Dask's; `environment`: for all; `directory`: where
+            files may be; `report`: the descriptor to write the address to.
     """
     threading.Thread(target=_follow, args=(plan["directory"],), name="flowtilla-follow", daemon=True).start()
     os.environ.update(plan["environment"])
@@ -39,22 +39,23 @@ def main(plan: dict[str, Any]) -> None:
 
 async def _serve(plan: dict[str, Any]) -> None:
     import dask
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Scheduler
     from distributed.scheduler import DEFAULT_EXTENSIONS
+
+    from flowtilla_executors.dask.growing import Growing
 
     dask.config.set(plan["config"])
     # Spans keep a note of every task, and of every busy period, for ever. The worker processes go without them too.
     extensions = {name: extension for name, extension in DEFAULT_EXTENSIONS.items() if name != "spans"}
-    async with SpecCluster(
-        worker={"cls": Nanny, "options": plan["template"]},
+    async with Growing(
+        plan["workers"],
         scheduler={"cls": Scheduler, "options": plan["scheduler"] | {"extensions": extensions}},
         asynchronous=True,
         silence_logs=logging.WARNING,
     ) as cluster:
         address = cluster.scheduler_address
-        if plan["adaptive"] is not None:
-            least, most = plan["adaptive"]
-            cluster.adapt(minimum=least, maximum=most)
+        if plan["least"] is not None:
+            cluster.grow(plan["least"])
             kept = []
         else:
             kept = [asyncio.create_task(_keep(address, options)) for options in plan["workers"]]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distributed import Client
@@ -48,8 +48,12 @@ class Health:
         async with asyncio.timeout(_ANSWER):
             identity = await self._client.scheduler.identity(n_workers=-1)
         self.workers = list(identity["workers"].values())
-        self.offers.update([offered(worker) for worker in self.workers])
-        self.counted.update(name for worker in self.workers for name in worker["resources"])
+        self.know(self.workers)
+
+    def know(self, workers: Sequence[Mapping[str, Any]]) -> None:
+        """Takes note of workers, which are up or will be, as the scheduler tells of them."""
+        self.offers.update([offered(worker) for worker in workers])
+        self.counted.update(name for worker in workers for name in worker["resources"])
 
     async def watch(self) -> ClusterLost:
         """Returns how the cluster was lost, once it is; the client's connection is cut then."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowtilla_executors.dask.local import Plan
+from flowtilla_executors.dask.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Options:
         tls: the certificate files, by the name of their setting.
         env_vars: of the stages.
         py_modules: paths of what to ship to the workers.
-        grows: whether the cluster makes workers when there is work, so that what none can run waits.
+        grows: whether the cluster makes workers when there is work, and may do without.
     """
 
     address: str | None
@@ -24,3 +24,8 @@ class Options:
     env_vars: dict[str, str]
     py_modules: tuple[str, ...]
     grows: bool
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is known what the cluster could have at most: what that cannot run need not wait."""
+        return self.address is None or not self.grows

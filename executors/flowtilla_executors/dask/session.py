@@ -59,6 +59,8 @@ async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) ->
         stack.push_async_callback(_leave, client)
         await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
         health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
+        if cluster is not None:
+            health.know(options.plan.expected())
         await health.look()
         if not health.workers and not options.grows:
             # Those it had were gone, and it has found out only now. What they offered nobody knows.
@@ -125,7 +127,7 @@ class Session:
         """Begins a call once its parents have ended and there is room for it."""
         if without := next((parent for parent in parents if not parent.has_value), None):
             raise ExecutorError(f"the call of stage {without.call.context.stage!r} failed: it has no value to take")
-        away = not self._options.grows and not met(call, self._health.offers)
+        away = self._options.bounded and not met(call, self._health.offers)
         resources = demanded(call, self._health.counted)
         handle = Handle(call, parents)
         if self._lost is not None or any(parent.future is None for parent in parents):
@@ -138,7 +140,7 @@ class Session:
             return handle
         self._send(handle, payload, resources)
         handle.following = self._loop.create_task(self._follow(handle, payload, resources))
-        if away:
+        if away and not self._options.grows:
             self._loop.call_later(MISSED, self._say_if_it_waits, handle)
         return handle
 
