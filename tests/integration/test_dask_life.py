@@ -18,7 +18,7 @@ from backends import Backend
 from dask_cluster import dask_cluster, end, start_scheduler, start_worker
 from executor_bench import Bench, call, making
 from fleet import until
-from flowtilla.errors import ClusterLost, ClusterUnreachable
+from flowtilla.errors import ClusterLost, ClusterUnreachable, ResourcesUnavailable
 from flowtilla_executors.dask import DaskExecutor, connection
 
 #: Seconds within which a cluster's death must be known.
@@ -162,6 +162,26 @@ def test_a_call_that_only_an_absent_worker_could_run_waits_for_it(benches, tmp_p
         assert [line.message for line in bench.lines] == [
             "no node that is up could give cpus=1, wings=1: the stage waits until one that could is back"
         ]
+
+
+def test_workers_may_cease_to_count(benches, tmp_path):
+    """While some count cpus or memory, a call goes to those; when they have made way for others, it goes to these."""
+    with ExitStack() as stack:
+        address = start_scheduler(tmp_path, stack)
+        counting = start_worker(tmp_path, stack, address, "counting", {"CPU": 2, "MEMORY": 1e9})
+        bench = benches(cluster_address=address)
+        assert bench.value(call(f.give, 1, cpus=2, memory=1)) == 1
+        start_worker(tmp_path, stack, address, "plain", {"plain": 1})
+        bench.until(lambda: bench.executor.info().resources, "the other worker is not seen")
+
+        with pytest.raises(ResourcesUnavailable, match=r"asks for cpus=1, plain=1"):
+            bench.submit(call(f.give, 2, resources={"plain": 1}))
+        end(counting)
+        bench.until(lambda: bench.executor.info().cpus == 1, "the worker that left is still seen")
+
+        assert bench.value(call(f.give, 3, memory=1)) == 3
+        assert bench.value(call(f.give, 4, resources={"plain": 1})) == 4
+        bench.close()
 
 
 def test_a_restarted_scheduler_is_a_lost_cluster(benches, tmp_path):

@@ -31,7 +31,7 @@ class Health:
     def __init__(self, client: Client, name: str, death: Callable[[], str | None], grows: bool) -> None:
         self.workers: list[Mapping[str, Any]] = []
         self.offers = Offers()
-        #: The resources that workers have or had.
+        #: The resources that the workers have; if there are none, that the last ones had.
         self.counted: set[str] = set()
         self._client = client
         self.name = name
@@ -52,8 +52,9 @@ class Health:
 
     def know(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Takes note of workers, which are up or will be, as the scheduler tells of them."""
-        self.offers.update([offered(worker) for worker in workers])
-        self.counted.update(name for worker in workers for name in worker["resources"])
+        if workers:
+            self.counted = {name for worker in workers for name in worker["resources"]}
+        self.offers.update([offered(worker, self.counted) for worker in workers])
 
     async def watch(self) -> ClusterLost:
         """Returns how the cluster was lost, once it is; the client's connection is cut then."""

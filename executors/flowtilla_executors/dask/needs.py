@@ -18,14 +18,19 @@ _HINT = (
 )
 
 
-def offered(worker: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what a worker process has for one call, from what the scheduler says of it."""
+def offered(worker: Mapping[str, Any], counted: Collection[str]) -> dict[str, float]:
+    """Returns what a worker process has for one call.
+
+    Args:
+        worker: what the scheduler says of it.
+        counted: the resources that workers have: calls ask for those, and one that lacks them gets no such call.
+    """
     resources = dict(worker["resources"])
     offer = {
         # Of threads a call takes one, whatever it asks for; only the resource counts more.
-        "cpus": resources.pop(CPU, 1.0),
+        "cpus": resources.pop(CPU, 0.0 if CPU in counted else 1.0),
         "gpus": resources.pop(GPU, 0.0),
-        "memory": resources.pop(MEMORY, worker.get("memory_limit") or float("inf")),
+        "memory": resources.pop(MEMORY, 0.0 if MEMORY in counted else worker.get("memory_limit") or float("inf")),
     }
     return {**{name: amount for name, amount in offer.items() if amount}, **resources}
 
