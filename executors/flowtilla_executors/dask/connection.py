@@ -1,8 +1,9 @@
 """Connects to a Dask cluster and makes sure that it can run what this process will send it."""
 
 import asyncio
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from distributed import Client, Security
@@ -18,6 +19,9 @@ PACKAGES = ("dask", "distributed", *handshake.PACKAGES)
 
 #: Seconds to wait for the scheduler, and for the first worker of a cluster that has just been started.
 _CONNECT, _FIRST_WORKER = 8.0, 5.0
+
+#: Seconds that it may take until a cluster is ready for stages.
+_PREPARE = 60.0
 
 #: Seconds for which submitted calls are gathered before they are sent.
 _GATHER = 0.001
@@ -56,6 +60,31 @@ async def connect(address: str, tls: Mapping[str, str]) -> Client:
     client.scheduler_comm.interval = _GATHER
     hush(client.scheduler_comm.comm)
     return client
+
+
+@contextlib.asynccontextmanager
+async def answering(name: str) -> AsyncIterator[None]:
+    """Names what goes wrong when a cluster is asked for something, and bounds how long it may take.
+
+    Args:
+        name: how messages call it.
+
+    Raises:
+        ClusterUnreachable: it does not answer, or the connection ended.
+    """
+    try:
+        async with asyncio.timeout(_PREPARE):
+            yield
+    except TimeoutError as error:
+        raise ClusterUnreachable(
+            f"{name} was not ready for stages after {_PREPARE:g}s: a worker process may hang, or a module of the "
+            "configuration's `modules` while it is imported there. Look into the workers' logs, and end what hangs"
+        ) from error
+    except OSError as error:
+        raise ClusterUnreachable(
+            f"{name} broke off while it was made ready for stages: {error}. A worker process may have died, or its "
+            "scheduler: look into their logs"
+        ) from error
 
 
 async def prepare(

@@ -23,6 +23,9 @@ START = (
 #: Seconds until a nanny that gave up is replaced.
 _PAUSE = 0.5
 
+#: Worker processes in a row that did not start, after which none will.
+_HOPELESS = 3
+
 
 def main(plan: dict[str, Any]) -> None:
     """Runs the cluster until the flowtilla process closes our standard input, or is gone.
@@ -53,28 +56,45 @@ async def _serve(plan: dict[str, Any]) -> None:
         asynchronous=True,
         silence_logs=logging.WARNING,
     ) as cluster:
-        address = cluster.scheduler_address
+        address, ready = cluster.scheduler_address, asyncio.Event()
         if plan["least"] is not None:
             cluster.grow(plan["least"])
             kept = []
         else:
-            kept = [asyncio.create_task(_keep(address, options)) for options in plan["workers"]]
+            kept = [asyncio.create_task(_keep(address, options, ready)) for options in plan["workers"]]
         while len(cluster.scheduler.workers) < len(kept):
+            for failed in filter(asyncio.Task.done, kept):
+                failed.result()
             await asyncio.sleep(0.02)
+        ready.set()
         with os.fdopen(plan["report"], "w") as report:
             json.dump({"address": address}, report)
         await asyncio.Event().wait()
 
 
-async def _keep(address: str, options: dict[str, Any]) -> None:
-    """Keeps one worker process there: a nanny restarts one that dies, but gives up on one that dies young."""
+async def _keep(address: str, options: dict[str, Any], ready: asyncio.Event) -> None:
+    """Keeps one worker process there: a nanny restarts one that dies, but gives up on one that dies young.
+
+    Args:
+        address: the scheduler's.
+        options: of the worker process.
+        ready: set once all of the cluster were there: then they could start, and may again.
+
+    Raises:
+        Exception: several in a row did not start, and the cluster was never ready.
+    """
     from distributed import Nanny
 
+    failures = 0
     while True:
         try:
             async with Nanny(address, **options) as nanny:
+                failures = 0
                 await nanny.finished()
         except Exception:
+            failures += 1
+            if failures == _HOPELESS and not ready.is_set():
+                raise
             logging.getLogger(__name__).exception("a worker process did not start; another is tried")
         await asyncio.sleep(_PAUSE)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from flowtilla_executors.local.directory import PrivateDirectory
 from flowtilla_executors.outcome import LIVES
 
 _LOOPBACK = "127.0.0.1"
+
+#: Seconds until it must have all its workers.
+_START = 120.0
 
 #: Characters of what the cluster's processes wrote that an error shows.
 _TAIL = 2000
@@ -43,7 +47,7 @@ class LocalCluster:
         """Starts it and returns its address; blocks for as long as that takes.
 
         Raises:
-            ExecutorError: it ended before it had an address.
+            ExecutorError: it ended before it had all its workers, or they did not come.
         """
         reading, writing = os.pipe()
         with os.fdopen(reading) as report:
@@ -55,12 +59,20 @@ class LocalCluster:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(self._orders(writing)).encode() + b"\n")
                 process.stdin.flush()
-            answer = report.read()
+            with selectors.DefaultSelector() as selector:
+                selector.register(report, selectors.EVENT_READ)
+                answer = report.read() if selector.select(_START) else None
         if not answer:
-            raise ExecutorError(
-                f"the local Dask cluster did not start: {self.death() or 'it said nothing'}. {self._said()}"
-            )
+            raise self.unstarted(f"it was not ready after {_START:g}s" if answer is None else self._end())
         return str(json.loads(answer)["address"])
+
+    def unstarted(self, why: object) -> ExecutorError:
+        """Returns the error of a cluster that did not start, with the last that it said."""
+        said = self._log.read_text(errors="replace")[-_TAIL:] if self._plan.quiet else "see above"
+        return ExecutorError(
+            f"the local Dask cluster did not start: {why}. If memory is short, give each worker process more (`memory`) "
+            f"or have fewer (`cpus`). It said: {said}"
+        )
 
     def death(self) -> str | None:
         """Returns how the cluster's scheduler ended, or None while it lives."""
@@ -95,8 +107,9 @@ class LocalCluster:
             )
             return self._process
 
-    def _said(self) -> str:
-        return "It said: " + self._log.read_text(errors="replace")[-_TAIL:] if self._plan.quiet else ""
+    def _end(self) -> str:
+        assert self._process is not None
+        return ending(self._process.wait())
 
     def _orders(self, report: int) -> dict[str, Any]:
         plan = self._plan

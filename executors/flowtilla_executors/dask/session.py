@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import dask
 from distributed import Client
 
-from flowtilla.errors import ClusterLost, ExecutorError
+from flowtilla.errors import ClusterLost, ClusterUnreachable, ExecutorError
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, task
@@ -48,24 +48,41 @@ async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) ->
     """
     files = shipping.packed(options.py_modules)
     async with contextlib.AsyncExitStack() as stack:
-        cluster = None
-        address = options.address
-        if address is None:
-            cluster = LocalCluster(options.plan)
-            stack.push_async_callback(asyncio.to_thread, cluster.close)
-            address = await asyncio.to_thread(cluster.start)
-        name = f"the Dask cluster at {address}"
-        client = await connection.connect(address, options.tls)
-        stack.push_async_callback(_leave, client)
-        await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
-        health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
-        if cluster is not None:
-            health.know(options.plan.expected())
-        await health.look()
-        if not health.workers and not options.grows:
-            # Those it had were gone, and it has found out only now. What they offered nobody knows.
-            raise connection.without_workers(client, name)
+        if options.address is not None:
+            client, health = await _joined(options, options.address, None, modules, files, stack)
+            return Session(options, client, health, log_sink, stack.pop_all())
+        cluster = LocalCluster(options.plan)
+        stack.push_async_callback(asyncio.to_thread, cluster.close)
+        address = await asyncio.to_thread(cluster.start)
+        try:
+            client, health = await _joined(options, address, cluster, modules, files, stack)
+        except ClusterUnreachable as error:
+            raise cluster.unstarted(error) from error
         return Session(options, client, health, log_sink, stack.pop_all())
+
+
+async def _joined(
+    options: Options,
+    address: str,
+    cluster: LocalCluster | None,
+    modules: Sequence[str],
+    files: dict[str, bytes],
+    stack: contextlib.AsyncExitStack,
+) -> tuple[Client, Health]:
+    """Connects to a cluster, and makes it ready for stages."""
+    name = f"the Dask cluster at {address}"
+    client = await connection.connect(address, options.tls)
+    stack.push_async_callback(_leave, client)
+    health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
+    if cluster is not None:
+        health.know(options.plan.expected())
+    async with connection.answering(name):
+        await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
+        await health.look()
+    if not health.workers and not options.grows:
+        # Those it had were gone, and it has found out only now. What they offered nobody knows.
+        raise connection.without_workers(client, name)
+    return client, health
 
 
 class Session:
