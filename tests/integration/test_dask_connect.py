@@ -1,5 +1,6 @@
 """Joining Dask clusters: by address, encrypted, unlike this process; and what is shipped to them."""
 
+import socket
 import subprocess
 import urllib.request
 from contextlib import ExitStack
@@ -152,17 +153,43 @@ def test_environment_variables_reach_an_existing_cluster(benches, tmp_path):
         bench.close()
 
 
-def test_the_dashboard_is_there_when_asked_for(benches):
-    """On the loopback."""
-    import socket
+def shown_dashboard(bench):
+    """Returns the address that the executor tells, once something answers there."""
+    address = bench.executor.info().detail.partition(", dashboard at ")[2]
+    with urllib.request.urlopen(address, timeout=10) as page:
+        assert page.status == 200
+    return address
 
+
+def test_the_dashboard_is_there_when_asked_for(benches, caplog):
+    """On the loopback, at the port that was asked for; and it is told where."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    benches(cpus=1, dashboard=True, dashboard_port=port)
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as page:
-        assert page.status == 200
+    bench = benches(cpus=1, dashboard=True, dashboard_port=port)
+
+    assert shown_dashboard(bench) == f"http://127.0.0.1:{port}/status"
+    assert "dashboard" not in caplog.text
+    bench.close()
+    assert "dashboard" not in benches(cpus=1).executor.info().detail
+
+
+def test_a_dashboard_whose_port_is_taken_has_another(benches):
+    """And it is that one that is told."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bench = benches(cpus=1, dashboard=True, dashboard_port=taken.getsockname()[1])
+
+        assert shown_dashboard(bench) != f"http://127.0.0.1:{taken.getsockname()[1]}/status"
+
+
+def test_a_dashboard_that_others_reach_is_warned_of(benches, caplog):
+    """It has no password."""
+    bench = benches(cpus=1, dashboard=True, dashboard_host="0.0.0.0", dashboard_port=0)
+
+    assert f"Dask's dashboard at {shown_dashboard(bench)} asks for no password" in caplog.text
 
 
 @pytest.mark.alarm(240)

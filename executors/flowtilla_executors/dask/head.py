@@ -33,7 +33,7 @@ def main(plan: dict[str, Any]) -> None:
     Args:
         plan: `workers`: the options of each worker process; `least`: how many are there when there is no work, None
             when all always are; `scheduler`: its options; `config`: Dask's; `environment`: for all; `directory`: where
-            files may be; `report`: the descriptor to write the address to.
+            files may be; `report`: the descriptor to write the addresses to.
     """
     threading.Thread(target=_follow, args=(plan["directory"],), name="flowtilla-follow", daemon=True).start()
     os.environ.update(plan["environment"])
@@ -68,7 +68,8 @@ async def _serve(plan: dict[str, Any]) -> None:
             await asyncio.sleep(0.02)
         ready.set()
         with os.fdopen(plan["report"], "w") as report:
-            json.dump({"address": address}, report)
+            # The port that was asked for may be taken.
+            json.dump({"address": address, "dashboard_port": cluster.scheduler.http_server.port}, report)
         await asyncio.Event().wait()
 
 

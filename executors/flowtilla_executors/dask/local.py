@@ -1,7 +1,9 @@
 """Starts a cluster on this machine, in processes of its own, and ends it without a trace."""
 
 import contextlib
+import ipaddress
 import json
+import logging
 import os
 import selectors
 import signal
@@ -18,6 +20,8 @@ from flowtilla_executors.dask.plan import Plan
 from flowtilla_executors.failures import ending
 from flowtilla_executors.local.directory import PrivateDirectory
 from flowtilla_executors.outcome import LIVES
+
+_log = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 
@@ -42,6 +46,8 @@ class LocalCluster:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()
+        #: Where the dashboard is, once it is; None without one.
+        self.dashboard: str | None = None
 
     def start(self) -> str:
         """Starts it and returns its address; blocks for as long as that takes.
@@ -64,14 +70,17 @@ class LocalCluster:
                 answer = report.read() if selector.select(_START) else None
         if not answer:
             raise self.unstarted(f"it was not ready after {_START:g}s" if answer is None else self._end())
-        return str(json.loads(answer)["address"])
+        ready = json.loads(answer)
+        if self._plan.dashboard is not None:
+            self._show(self._plan.dashboard.rpartition(":")[0], ready["dashboard_port"])
+        return str(ready["address"])
 
     def unstarted(self, why: object) -> ExecutorError:
         """Returns the error of a cluster that did not start, with the last that it said."""
         said = self._log.read_text(errors="replace")[-_TAIL:] if self._plan.quiet else "see above"
         return ExecutorError(
-            f"the local Dask cluster did not start: {why}. If memory is short, give each worker process more (`memory`) "
-            f"or have fewer (`cpus`). It said: {said}"
+            f"the local Dask cluster did not start: {why}. If memory is short, give each worker process more "
+            f"(`memory`) or have fewer (`cpus`). It said: {said}"
         )
 
     def death(self) -> str | None:
@@ -106,6 +115,15 @@ class LocalCluster:
                 start_new_session=True,
             )
             return self._process
+
+    def _show(self, host: str, port: int) -> None:
+        self.dashboard = f"http://{host or '0.0.0.0'}:{port}/status"
+        if not _is_loopback(host):
+            _log.warning(
+                "Dask's dashboard at %s asks for no password: whoever reaches it sees what runs, and the logs. Let it "
+                "listen on `dashboard_host: 127.0.0.1`, and reach that through a tunnel",
+                self.dashboard,
+            )
 
     def _end(self) -> str:
         assert self._process is not None
@@ -142,3 +160,10 @@ class LocalCluster:
             # All that Dask has are spans, which the scheduler here does not take.
             "extensions": {},
         }
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -58,7 +58,7 @@ async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) ->
             client, health = await _joined(options, address, cluster, modules, files, stack)
         except ClusterUnreachable as error:
             raise cluster.unstarted(error) from error
-        return Session(options, client, health, log_sink, stack.pop_all())
+        return Session(options, client, health, log_sink, stack.pop_all(), cluster.dashboard)
 
 
 async def _joined(
@@ -94,6 +94,7 @@ class Session:
         health: of the cluster.
         log_sink: takes log lines.
         stack: closes what was opened.
+        dashboard: where a local cluster has one.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class Session:
         health: Health,
         log_sink: LogSink,
         stack: contextlib.AsyncExitStack,
+        dashboard: str | None = None,
     ) -> None:
         self._options = options
         self._client = client
         self._health = health
         self._log_sink = log_sink
         self._stack = stack
+        self._dashboard = dashboard
         self._loop = asyncio.get_running_loop()
         self._id = secrets.token_hex(4)
         self._numbers = itertools.count()
@@ -133,6 +136,8 @@ class Session:
         address = self._options.address
         where = f"at {address}" if address else f"of this machine at {self._client.scheduler.address}"
         detail = f"Dask cluster {where}: {len(workers)} worker processes, {threads} threads"
+        if self._dashboard is not None:
+            detail += f", dashboard at {self._dashboard}"
         logical = {name: amount for name, amount in totals.items() if name not in COUNTED}
         return ExecutorInfo("dask", address, float(threads), logical, detail)
 
