@@ -33,6 +33,10 @@ def test_the_reference_configuration_is_taken():
     ("options", "said"),
     [
         ({"cluster_address": "tcp://a:1", "cpus": 2, "memory": "1GB"}, "cannot set `cpus`, `memory` of a cluster"),
+        (
+            {"cluster_address": "tcp://a:1", "require_gpus": False, "dashboard_host": "::", "dashboard_port": 1},
+            "cannot set `require_gpus`, `dashboard_host`, `dashboard_port` of a cluster",
+        ),
         ({"cluster_address": "tls://a:1", "tls_cert": "/nowhere"}, "`tls_ca_file`, `tls_key` too"),
         ({"cluster_address": "tcp://a:1", "tls_cert": "/nowhere"}, "begins with tls://"),
         (

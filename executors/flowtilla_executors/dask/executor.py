@@ -80,9 +80,12 @@ class DaskExecutor(Executor["Handle"]):
             "memory": memory is not None,
             "resources": bool(resources),
             "gpus": gpus != 0,
+            "require_gpus": not require_gpus,
             "adaptive": adaptive is not None,
             "log_to_driver": log_to_driver,
             "dashboard": dashboard,
+            "dashboard_host": dashboard_host != "127.0.0.1",
+            "dashboard_port": dashboard_port != 8787,
         }
         if cluster_address is not None and any(local_only.values()):
             named = ", ".join(f"`{name}`" for name, given in local_only.items() if given)
