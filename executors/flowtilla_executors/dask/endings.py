@@ -19,6 +19,9 @@ from flowtilla_executors.recorder import host
 #: lost cluster.
 _OBITUARY, _VERDICT = 8.0, 12.0
 
+#: Of a call whose task ended, while its outcome never came.
+_UNHEARD = "it ended, but how was not heard: the scheduler may be overloaded"
+
 #: Deaths that are remembered.
 _DEATHS = 1000
 
@@ -54,7 +57,7 @@ class Endings:
             # Its value was there, and went with its worker before anybody looked: it is being made again.
             error = await handle.future.exception()
         if handle.future.status == "finished":
-            return handle.said or lost(handle.call, "it ended, but how was not heard: the scheduler may be overloaded")
+            return handle.said or value_lost(handle.call, _UNHEARD)
         if handle.future.status != "error":
             return await self._taken_back(handle)
         if handle.call.ahead and any(one.future is None or one.future.status == "error" for one in handle.parents):
