@@ -148,7 +148,6 @@ class LocalCluster:
                 "distributed.worker.daemon": False,
                 # It wakes every worker a hundred times a second.
                 "distributed.worker.profile.enabled": False,
-                "distributed.scheduler.dashboard.bokeh-application.allow_websocket_origin": ["*"],
             },
         }
 
