@@ -252,17 +252,23 @@ def test_a_start_removes_what_a_kill_left(tmp_path):
     left.mkdir()
     (left / "lock").touch()
     (left / "value-1-").touch()
-    other = tmp_path / "flowtilla-notes"
-    other.mkdir()
+    unlocked = tmp_path / ".flowtilla-0123456789abcdef"
+    unlocked.mkdir()
+    os.utime(unlocked, (0, 0))
+    in_the_making = tmp_path / ".flowtilla-fedcba9876543210"
+    in_the_making.mkdir()
+    for other in ("flowtilla-notes", ".flowtilla-notes"):
+        (tmp_path / other).mkdir()
+        os.utime(tmp_path / other, (0, 0))
 
     new = PrivateDirectory(tmp_path)
 
     assert not left.exists()
+    assert not unlocked.exists()
     assert held.path.exists()
-    assert other.exists()
     new.close()
     held.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["flowtilla-notes"]
+    assert {path.name for path in tmp_path.iterdir()} == {"flowtilla-notes", ".flowtilla-notes", in_the_making.name}
 
 
 def test_shared_memory_comes_first():

@@ -4,12 +4,17 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
+import time
 import weakref
 from pathlib import Path
 
 _PREFIX = "flowtilla-"
 _LOCK = "lock"
+
+#: Seconds after which a folder that has not its name yet is not being made any more.
+_MAKING = 60.0
 
 
 def bases() -> list[Path]:
@@ -43,14 +48,22 @@ def remove(path: Path) -> None:
 
 def _sweep(base: Path) -> None:
     for path in base.glob(f"{_PREFIX}*"):
-        try:
-            if path.is_symlink() or path.stat().st_uid != os.getuid():
-                continue
-            lock = _locked(path, 0)
-        except OSError:  # somebody holds it, or it is not one of ours, or it has just gone
-            continue
-        remove(path)
-        os.close(lock)
+        _remove_if_left(path, 0, 0.0)
+    # Whose process was killed before it had locked them.
+    for path in base.glob(f".{_PREFIX}{'[0-9a-f]' * 16}"):
+        _remove_if_left(path, os.O_CREAT, _MAKING)
+
+
+def _remove_if_left(path: Path, flags: int, age: float) -> None:
+    try:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or time.time() - found.st_mtime < age:
+            return
+        lock = _locked(path, flags)
+    except OSError:  # somebody holds it, or it is not one of ours, or it has just gone
+        return
+    remove(path)
+    os.close(lock)
 
 
 def _locked(directory: Path, flags: int) -> int:
