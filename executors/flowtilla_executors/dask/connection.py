@@ -77,7 +77,7 @@ async def answering(name: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise ClusterUnreachable(
-            f"{name} was not ready for stages after {_PREPARE:g}s: a worker process may hang, or a module of the "
+            f"{name} was not ready for stages in time: a worker process may hang, or a module of the "
             "configuration's `modules` while it is imported there. Look into the workers' logs, and end what hangs"
         ) from error
     except OSError as error:
