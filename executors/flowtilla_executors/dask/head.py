@@ -7,11 +7,13 @@ started with it when it ends: at the latest when the flowtilla process does.
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 #: What the process runs: the first line of its standard input says how, and its end ends the process.
@@ -35,6 +37,8 @@ def main(plan: dict[str, Any]) -> None:
             when all always are; `scheduler`: its options; `config`: Dask's; `environment`: for all; `directory`: where
             files may be; `report`: the descriptor to write the addresses to.
     """
+    process: Any = multiprocessing.current_process()
+    process._config["semprefix"] = f"/{Path(plan['directory']).name}"
     threading.Thread(target=_follow, args=(plan["directory"],), name="flowtilla-follow", daemon=True).start()
     os.environ.update(plan["environment"])
     asyncio.run(_serve(plan))
@@ -100,7 +104,18 @@ async def _keep(address: str, options: dict[str, Any], ready: asyncio.Event) -> 
         await asyncio.sleep(_PAUSE)
 
 
+def remove_semaphores(directory: Path) -> None:
+    """Removes the semaphores of a cluster: multiprocessing's tracker, which would, is killed with the rest.
+
+    Args:
+        directory: the cluster's, after which they are named.
+    """
+    for semaphore in Path("/dev/shm").glob(f"sem.{directory.name}-*"):
+        semaphore.unlink(missing_ok=True)
+
+
 def _follow(directory: str) -> None:
     sys.stdin.read()
     shutil.rmtree(directory, ignore_errors=True)
+    remove_semaphores(Path(directory))
     os.killpg(0, signal.SIGKILL)

@@ -99,6 +99,7 @@ class LocalCluster:
             self._process.wait()
             with contextlib.suppress(BrokenPipeError):
                 self._process.communicate()
+            head.remove_semaphores(self._directory.path)
         self._directory.close()
 
     def _spawn(self, report: int) -> "subprocess.Popen[bytes]":
