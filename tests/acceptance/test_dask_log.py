@@ -28,10 +28,11 @@ def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[st
         yield {"target": "dask", "cluster_address": address, "py_modules": [str(MODULES / "fleet_stages.py")]}
 
 
-def scheduler(worker: int) -> int:
-    """Returns the process of the scheduler: a child of the worker, or of the test."""
+def scheduler(worker: int, folder: Path) -> int:
+    """Returns the process of the scheduler: a child of the worker, or of the test, which may have others."""
     children = [*psutil.Process(worker).children(), *psutil.Process().children()]
-    return next(one.pid for one in children if re.search(r"dask\.head|dask scheduler", " ".join(one.cmdline())))
+    mine = rf"dask\.head|dask scheduler .*{folder}"
+    return next(one.pid for one in children if re.search(mine, " ".join(one.cmdline())))
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,13 @@ def scheduler(worker: int) -> int:
     ids=["local-killed", "remote-killed", "remote-hanging"],
 )
 def test_a_dead_scheduler_leaves_no_traceback(
-    fleet: Fleet, executor: dict[str, Any], how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, executor: dict[str, Any], how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even when much was still to be sent to it: one error says what happened, and every other line is ours too."""
     monkeypatch.setenv("FLOWTILLA__LOGGING__FORMAT", "json")
     fleet.start("w", executor=executor, grace="0s")
     until(lambda: "executor is ready" in fleet.said("w"))
-    victim = scheduler(fleet.workers["w"].pid)
+    victim = scheduler(fleet.workers["w"].pid, tmp_path)
     os.kill(victim, signal.SIGSTOP)  # what it is sent now stays in the worker
     runs = [fleet.submit({"name": "echo"}, input={"x": "x" * 900_000}) for _ in range(8)]
     until(lambda: [run.state for run in runs] == ["running"] * 8)

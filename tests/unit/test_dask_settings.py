@@ -49,6 +49,7 @@ def test_the_reference_configuration_is_taken():
         ({"resources": {"wheels": -1}}, "positive"),
         ({"adaptive": {"min": 3, "max": 2}}, "adaptive"),
         ({"adaptive": {"least": 3}}, "adaptive"),
+        ({"adaptive": {"min": 0, "max": 2}, "cpus": 2}, "both `cpus: 2`.* and `adaptive`"),
         ({"adaptive": {"min": 0, "max": 2}, "gpus": 3}, "3 devices in 2 worker processes: lower `gpus`"),
         ({"memory": "8 elephants"}, "memory"),
         ({"tasks_per_worker": 3}, "tasks_per_worker"),

@@ -8,7 +8,7 @@ import pytest
 from distributed import Reschedule
 
 from flowtilla.context import Context
-from flowtilla_executors import Call
+from flowtilla_executors import Call, remote
 from flowtilla_executors.dask import stop, task
 from flowtilla_executors.dask.deaths import Ledger
 
@@ -45,7 +45,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 def run() -> None:
     context = Context(run_id="r", namespace="n", workflow="w", stage="stage", attempt=1, executor="dask")
-    task.run("topic", task.dumped(Call("builtins.dict", context)))
+    task.run("topic", remote.dumped(Call("builtins.dict", context)))
 
 
 @pytest.mark.parametrize("place", ["begin", "__enter__", "__exit__", "leave"])

@@ -100,6 +100,11 @@ class DaskExecutor(Executor["Handle"]):
                 f"resources={resources or {}}: give positive numbers"
             )
         bounds = _bounds(adaptive)
+        if bounds is not None and cpus is not None:
+            raise ConfigurationError(
+                f"the dask executor cannot have both `cpus: {cpus}`, a number of worker processes, and `adaptive`, the "
+                "least and the most: leave one out"
+            )
         if bounds is not None and gpus > bounds[1]:
             raise ConfigurationError(
                 f"the dask executor cannot use {gpus} devices in {bounds[1]} worker processes: lower `gpus`, or raise "

@@ -1,7 +1,6 @@
 """Starts a cluster on this machine, in processes of its own, and ends it without a trace."""
 
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from flowtilla_executors.dask import head
 from flowtilla_executors.dask.plan import Plan
 from flowtilla_executors.failures import ending
 from flowtilla_executors.local.directory import PrivateDirectory
+from flowtilla_executors.loopback import is_loopback
 from flowtilla_executors.outcome import LIVES
 
 _log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class LocalCluster:
 
     def _show(self, host: str, port: int) -> None:
         self.dashboard = f"http://{host or '0.0.0.0'}:{port}/status"
-        if not _is_loopback(host):
+        if not is_loopback(host):
             _log.warning(
                 "Dask's dashboard at %s asks for no password: whoever reaches it sees what runs, and the logs. Let it "
                 "listen on `dashboard_host: 127.0.0.1`, and reach that through a tunnel",
@@ -160,10 +160,3 @@ class LocalCluster:
             # All that Dask has are spans, which the scheduler here does not take.
             "extensions": {},
         }
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,6 +12,7 @@ import dask
 from distributed import Client
 
 from flowtilla.errors import ClusterLost, ClusterUnreachable, ExecutorError
+from flowtilla_executors import remote
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
 from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, task
@@ -156,7 +157,7 @@ class Session:
             handle.lose(self._lost or ClusterLost("the cluster that held a parent's value is gone"))
             return handle
         try:
-            payload = task.dumped(call)
+            payload = remote.dumped(call)
         except Exception as error:
             handle.settle(failed(Failure.of(error)))
             return handle

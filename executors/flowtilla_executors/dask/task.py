@@ -4,7 +4,6 @@ import pickle
 import time
 from dataclasses import replace
 
-import cloudpickle
 from distributed import Reschedule, get_worker
 
 from flowtilla_executors import remote
@@ -15,25 +14,12 @@ from flowtilla_executors.dask.stop import Running, Stopped, leave
 from flowtilla_executors.outcome import Outcome
 
 
-def dumped(call: Call) -> bytes:
-    """Returns a call as it travels.
-
-    Raises:
-        Exception: something in it cannot be pickled.
-    """
-    try:
-        return pickle.dumps(call, protocol=5)
-    except Exception:
-        payload: bytes = cloudpickle.dumps(call, protocol=5)
-        return payload
-
-
 def run(topic: str, payload: bytes, *parents: remote.Kept) -> remote.Kept:
     """Runs a call, says how it ended, and leaves its value on this worker.
 
     Args:
         topic: where to say so.
-        payload: the call, as `dumped` returns it.
+        payload: the call, as `remote.dumped` returns it.
         parents: what the calls it refers to left.
     """
     worker = get_worker()

@@ -141,7 +141,7 @@ def _connect(options: Options, address: str, warn: Callable[[str], None]) -> dic
     """Returns what makes `ray.init` join a cluster, and sets the environment for it."""
     token, path = probe.find_token(options)
     guarded = probe.ask(options, address, token)
-    if not guarded and not probe.is_loopback(address):
+    if not guarded and not probe.is_private(address):
         warn(
             f"{options.name} asks for no token: whoever reaches it can run code there. Start it with "
             "RAY_AUTH_MODE=token"

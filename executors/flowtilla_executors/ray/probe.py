@@ -3,7 +3,6 @@
 Ray reads its own settings once, when it is imported, and says little about a connection that fails.
 """
 
-import ipaddress
 import os
 import re
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 import grpc
 
 from flowtilla.errors import ClusterMismatch, ClusterUnreachable
+from flowtilla_executors.loopback import is_loopback
 from flowtilla_executors.ray.options import Options
 
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
@@ -86,18 +86,14 @@ def ask(options: Options, address: str, token: str | None) -> bool:
         ) from None
 
 
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach an address."""
-    host = address.rpartition("://")[2].rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def is_private(address: str) -> bool:
+    """Whether only this machine can reach a cluster."""
+    return is_loopback(address.rpartition("://")[2].rpartition(":")[0].strip("[]"))
 
 
 def hides(address: str) -> bool:
     """Whether a cluster listens on loopback alone, where Ray would look for it at this machine's other address."""
-    if not is_loopback(address):
+    if not is_private(address):
         return False
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward, suppress(OSError):
         outward.connect(("192.0.2.1", 1))  # sends nothing
