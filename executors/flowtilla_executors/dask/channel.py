@@ -16,6 +16,9 @@ from flowtilla_executors.outcome import Outcome
 #: How the topics of such events begin; the scheduler forgets what goes there.
 TOPICS = "flowtilla-"
 
+#: What calls of this process say of their end, with the topic, by key: until their tasks are finished.
+_ends: dict[str, tuple[str, dict[str, Any]]] = {}
+
 
 class Channel:
     """What one call says while it runs; may be used from any thread.
@@ -48,11 +51,27 @@ class Channel:
         self._send("stopped", None)
 
     def ended(self, outcome: Outcome) -> None:
-        """Says how the call ended."""
-        self._send("ended", outcome)
+        """Says how the call ended, as soon as its task is finished."""
+        _ends[self._key] = (self._topic, self._message("ended", outcome))
 
     def _send(self, what: str, content: Any) -> None:
-        self._worker.log_event(self._topic, {"key": self._key, what: pickle.dumps(content, protocol=5)})
+        self._worker.log_event(self._topic, self._message(what, content))
+
+    def _message(self, what: str, content: Any) -> dict[str, Any]:
+        return {"key": self._key, what: pickle.dumps(content, protocol=5)}
+
+
+def send_end(worker: Worker, key: str) -> None:
+    """Sends what a call said of its end, in its worker's event loop, right before that sends that the task is finished.
+
+    So both go together: what comes soon after something else was sent Dask holds back for 2 ms.
+
+    Args:
+        worker: where the call ran.
+        key: of the call.
+    """
+    if (end := _ends.pop(key, None)) is not None:
+        worker.log_event(*end)
 
 
 def received(event: tuple[float, dict[str, Any]]) -> tuple[str, str, Any]:

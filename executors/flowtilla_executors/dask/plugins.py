@@ -16,7 +16,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 from flowtilla import objects
 from flowtilla_executors import capture
 from flowtilla_executors.dask import shipping, stop
-from flowtilla_executors.dask.channel import TOPICS
+from flowtilla_executors.dask.channel import TOPICS, send_end
 from flowtilla_executors.dask.deaths import Ledger
 from flowtilla_executors.dask.memory import SchedulerMemory, WorkerMemory
 from flowtilla_executors.handshake import look
@@ -84,6 +84,8 @@ class OnWorker(WorkerPlugin):
             _log.error("this worker cannot import %s: %s; stages that need it will fail here", module, why)
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        if finish == "memory":
+            send_end(self._worker, key)
         # Whom the scheduler takes a running task from is told so: nobody wants its value any more.
         if finish == "released" and start in ("executing", "long-running"):
             self._stop(key)
