@@ -133,10 +133,10 @@ class DaskExecutor(Executor["Handle"]):
 
     async def _start(self, log_sink: LogSink, modules: Sequence[str]) -> None:
         # Dask takes a second to import, which must not hold up whatever else this process does.
-        session = await asyncio.to_thread(importlib.import_module, "flowtilla_executors.dask.session")
+        opening = await asyncio.to_thread(importlib.import_module, "flowtilla_executors.dask.opening")
         # What this machine lacks is said now, not when the executor is made.
         plan = self._options.plan.with_devices(granted(self._gpus, self._require_gpus))
-        self._session = await session.opened(replace(self._options, plan=plan), log_sink, modules)
+        self._session = await opening.opened(replace(self._options, plan=plan), log_sink, modules)
 
     async def _close(self) -> None:
         session, self._session = self.session, None

@@ -11,15 +11,14 @@ from weakref import WeakValueDictionary
 import dask
 from distributed import Client
 
-from flowtilla.errors import ClusterLost, ClusterUnreachable, ExecutorError
+from flowtilla.errors import ClusterLost, ExecutorError
 from flowtilla_executors import remote
 from flowtilla_executors.base import ExecutorInfo, LogSink
 from flowtilla_executors.call import Call
-from flowtilla_executors.dask import channel, collections, connection, deaths, shipping, task
+from flowtilla_executors.dask import channel, collections, deaths, task
 from flowtilla_executors.dask.endings import Endings, early
 from flowtilla_executors.dask.handle import Handle
 from flowtilla_executors.dask.health import Health
-from flowtilla_executors.dask.local import LocalCluster
 from flowtilla_executors.dask.needs import COUNTED, demanded, met, needed
 from flowtilla_executors.dask.options import Options
 from flowtilla_executors.dask.unwanted import Unwanted
@@ -30,60 +29,10 @@ from flowtilla_executors.resources import MISSED, waits
 #: Bytes from which copying a value may hold up the event loop.
 _BIG = 1024 * 1024
 
-#: Seconds that leaving a cluster may take.
-_LEAVE = 3.0
-
 # A run's input may be large; whoever set its limit knows.
 dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"})
 
 _DIGITS = str.maketrans("", "", "0123456789")
-
-
-async def opened(options: Options, log_sink: LogSink, modules: Sequence[str]) -> "Session":
-    """Returns a session on the cluster that the options name, or on one that it starts.
-
-    Raises:
-        ExecutorError: a local cluster does not start.
-        ClusterUnreachable: the cluster does not answer, or has no workers.
-        ClusterMismatch: it has other versions than this process, or lacks a module.
-    """
-    files = shipping.packed(options.py_modules)
-    async with contextlib.AsyncExitStack() as stack:
-        if options.address is not None:
-            client, health = await _joined(options, options.address, None, modules, files, stack)
-            return Session(options, client, health, log_sink, stack.pop_all())
-        cluster = LocalCluster(options.plan)
-        stack.push_async_callback(asyncio.to_thread, cluster.close)
-        address = await asyncio.to_thread(cluster.start)
-        try:
-            client, health = await _joined(options, address, cluster, modules, files, stack)
-        except ClusterUnreachable as error:
-            raise cluster.unstarted(error) from error
-        return Session(options, client, health, log_sink, stack.pop_all(), cluster.dashboard)
-
-
-async def _joined(
-    options: Options,
-    address: str,
-    cluster: LocalCluster | None,
-    modules: Sequence[str],
-    files: dict[str, bytes],
-    stack: contextlib.AsyncExitStack,
-) -> tuple[Client, Health]:
-    """Connects to a cluster, and makes it ready for stages."""
-    name = f"the Dask cluster at {address}"
-    client = await connection.connect(address, options.tls)
-    stack.push_async_callback(_leave, client)
-    health = Health(client, name, cluster.death if cluster else lambda: None, options.grows)
-    if cluster is not None:
-        health.know(options.plan.expected())
-    async with connection.answering(name):
-        await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
-        await health.look()
-    if not health.workers and not options.grows:
-        # Those it had were gone, and it has found out only now. What they offered nobody knows.
-        raise connection.without_workers(client, name)
-    return client, health
 
 
 class Session:
@@ -293,9 +242,3 @@ class Session:
             handle.future.release()
             handle.future = None
         handle.parts = []
-
-
-async def _leave(client: Client) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_LEAVE):
-            await client.close()
