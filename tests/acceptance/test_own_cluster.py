@@ -105,18 +105,27 @@ class Family:
         word: what they have in their environment.
         cluster: the session of its cluster; some of Ray's processes write over their environment.
         own: the test's folder, which may have files of theirs.
+        since: when the worker was started; older files are no work of theirs.
     """
 
-    def __init__(self, word: str, cluster: int, own: Path) -> None:
+    def __init__(self, word: str, cluster: int, own: Path, since: float) -> None:
         self._word, self._cluster = word.encode(), cluster
         living = self.processes()
         links = [link for pid in living for link in _links(pid)]
         self.sockets = _listening() & set(links)
-        #: Files for a time only, that they have open or in their memory.
-        self.files = {
+        self._temporary = {
             Path(link.removesuffix(" (deleted)")) for link in links if link.startswith(("/dev/shm/", "/tmp/"))
         }
-        self.files = {file for file in self.files if not file.is_relative_to(own)}
+        self._own, self._since = own, since
+
+    def files(self) -> list[Path]:
+        """Returns what there is of the files for a time only, that they had open or in their memory."""
+        found = []
+        for file in self._temporary:
+            with suppress(OSError):
+                if file.stat().st_ctime > self._since and not file.is_relative_to(self._own):
+                    found.append(file)
+        return found
 
     def processes(self) -> set[int]:
         found = set(members(self._cluster))
@@ -168,13 +177,15 @@ def test_nothing_of_a_cluster_outlives_its_worker(
     word = secrets.token_hex(16)
     monkeypatch.setenv("FAMILY", word)
     monkeypatch.setenv("TMPDIR", str(temporary))
+    began = time.time()
     cluster = start(kind, grace="2s")
     fleet.submit({"name": "gate"})
     fleet.begun()
-    family = Family(word, cluster, fleet.folder)
+    family = Family(word, cluster, fleet.folder, began)
     assert len(family.processes()) > 4
     assert family.sockets
     assert list(temporary.iterdir())
+    assert family.files()
 
     fleet.kill("w", how)
 
@@ -183,4 +194,4 @@ def test_nothing_of_a_cluster_outlives_its_worker(
     # Threads of a process that counts as dead may still be closing them.
     until(lambda: not family.sockets & _listening())
     assert list(temporary.iterdir()) == []
-    assert [file for file in family.files if file.exists()] == []
+    assert family.files() == []

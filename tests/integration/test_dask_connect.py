@@ -1,5 +1,6 @@
 """Joining Dask clusters: by address, encrypted, unlike this process; and what is shipped to them."""
 
+import os
 import socket
 import subprocess
 import urllib.request
@@ -159,6 +160,17 @@ def shown_dashboard(bench):
     with urllib.request.urlopen(address, timeout=10) as page:
         assert page.status == 200
     return address
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_processes_print_is_printed_here_when_asked_for(benches, asked, capfd):
+    """What is not a stage's own line, such as of its subprocesses; else nobody sees it here."""
+    bench = benches(cpus=1, log_to_driver=asked)
+
+    bench.finished(call(os.system, "echo from a subprocess"))
+
+    bench.close()
+    assert ("from a subprocess" in "".join(capfd.readouterr())) is asked
 
 
 def test_the_dashboard_is_there_when_asked_for(benches, caplog):

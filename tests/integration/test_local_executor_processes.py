@@ -252,6 +252,8 @@ def test_a_start_removes_what_a_kill_left(tmp_path):
     left.mkdir()
     (left / "lock").touch()
     (left / "value-1-").touch()
+    half_removed = tmp_path / "flowtilla-00000000000000ff"
+    (half_removed / "logs").mkdir(parents=True)
     unlocked = tmp_path / ".flowtilla-0123456789abcdef"
     unlocked.mkdir()
     os.utime(unlocked, (0, 0))
@@ -264,6 +266,7 @@ def test_a_start_removes_what_a_kill_left(tmp_path):
     new = PrivateDirectory(tmp_path)
 
     assert not left.exists()
+    assert not half_removed.exists()
     assert not unlocked.exists()
     assert held.path.exists()
     new.close()

@@ -13,6 +13,10 @@ from pathlib import Path
 _PREFIX = "flowtilla-"
 _LOCK = "lock"
 
+#: What follows the prefix: random bytes, as digits.
+_BYTES = 8
+_DIGITS = "[0-9a-f]" * (2 * _BYTES)
+
 #: Seconds after which a folder that has not its name yet is not being made any more.
 _MAKING = 60.0
 
@@ -32,10 +36,10 @@ class PrivateDirectory:
 
     def __init__(self, base: Path) -> None:
         _sweep(base)
-        name = _PREFIX + secrets.token_hex(8)
+        name = _PREFIX + secrets.token_hex(_BYTES)
         hidden = base / f".{name}"
         hidden.mkdir(mode=0o700)
-        self._lock = _locked(hidden, os.O_CREAT)
+        self._lock = _locked(hidden)
         # It appears under its name only now that it is locked, or a sweep might take it.
         self.path = hidden.rename(base / name)
         self.close = weakref.finalize(self, remove, self.path)
@@ -47,27 +51,28 @@ def remove(path: Path) -> None:
 
 
 def _sweep(base: Path) -> None:
-    for path in base.glob(f"{_PREFIX}*"):
-        _remove_if_left(path, 0, 0.0)
+    for path in base.glob(_PREFIX + _DIGITS):
+        _remove_if_left(path, 0.0)
     # Whose process was killed before it had locked them.
-    for path in base.glob(f".{_PREFIX}{'[0-9a-f]' * 16}"):
-        _remove_if_left(path, os.O_CREAT, _MAKING)
+    for path in base.glob(f".{_PREFIX}{_DIGITS}"):
+        _remove_if_left(path, _MAKING)
 
 
-def _remove_if_left(path: Path, flags: int, age: float) -> None:
+def _remove_if_left(path: Path, age: float) -> None:
     try:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode) or found.st_uid != os.getuid() or time.time() - found.st_mtime < age:
             return
-        lock = _locked(path, flags)
-    except OSError:  # somebody holds it, or it is not one of ours, or it has just gone
+        # Where there is no lock, somebody wrote to the folder while it was being removed.
+        lock = _locked(path)
+    except OSError:  # somebody holds it, or it has just gone
         return
     remove(path)
     os.close(lock)
 
 
-def _locked(directory: Path, flags: int) -> int:
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+def _locked(directory: Path) -> int:
+    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
