@@ -17,6 +17,7 @@ from executor_bench import PATIENCE, call, context, making, over
 from fleet import until
 from flowtilla.errors import ResourcesUnavailable
 from flowtilla_executors import Parent
+from flowtilla_executors.dask import unwanted
 
 
 @pytest.fixture
@@ -78,6 +79,30 @@ def test_a_stage_that_tidies_up_is_not_stopped_twice_at_once(dask, tmp_path, num
     dask.cancel(handle)
 
     assert (tmp_path / "stage-tidied").exists()
+
+
+def test_a_worker_that_does_not_answer_is_asked_again(benches, tmp_path, monkeypatch):
+    """Whether it runs the call that is to stop; cancelling ends when it says that it does not."""
+    monkeypatch.setattr(unwanted, "_ANSWER", 0.3)
+    ask, asked = unwanted.Unwanted._ask, []
+    monkeypatch.setattr(unwanted.Unwanted, "_ask", lambda self, keys: asked.append(keys) or ask(self, keys))
+    bench = benches(cpus=1)
+    process = bench.value(call(f.pid))
+    begun = tmp_path / "begun"
+    busy = bench.submit(call(f.wait_for, str(tmp_path / "go"), str(begun)))
+    bench.until(begun.exists, "the stage did not begin")
+    waiting = bench.submit(call(f.give, 1))
+    cancelling = threading.Thread(target=bench.cancel, args=(waiting,))
+
+    os.kill(process, signal.SIGSTOP)
+    cancelling.start()
+    until(lambda: len(asked) > 2)
+    os.kill(process, signal.SIGCONT)
+
+    cancelling.join(PATIENCE)
+    assert not cancelling.is_alive()
+    (tmp_path / "go").touch()
+    assert bench.outcome(busy).failure is None
 
 
 def test_a_map_is_stopped_between_items(dask, tmp_path):

@@ -12,6 +12,9 @@ from flowtilla_executors.dask.handle import Handle
 #: Seconds that the workers may take to answer.
 _ANSWER = 3.0
 
+#: Seconds until they are told again when one did not answer, at first and at most.
+_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+
 
 class Unwanted:
     """Tells the workers; once for all calls that are added in one moment.
@@ -37,14 +40,23 @@ class Unwanted:
     async def _tell(self) -> None:
         await asyncio.sleep(0)  # others may come with it
         handles, self._handles = self._handles, []
-        answers: list[Any] = []
+        pause = _PAUSE
+        while (running := await self._ask([handle.key for handle in handles])) is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if self._client.status != "running" or not any(handle.leaves for handle in handles):
+                return
+        # Of a call that runs, its task says when it has left the stage.
+        for handle in handles:
+            if handle.key not in running:
+                handle.left()
+
+    async def _ask(self, keys: list[str]) -> set[str] | None:
+        """Returns which calls still run, or None if a worker did not say: it is dying, or busy, and may run any."""
+        answers: list[Any] | None = None
         with contextlib.suppress(Exception):  # the cluster may be dying
             async with asyncio.timeout(_ANSWER):
-                keys = [handle.key for handle in handles]
                 answers = [*(await self._client.run(stop.forbid, keys, on_error="return")).values()]
-        # Of a call that runs, its task says when it has left the stage; a worker that did not answer may run any.
-        if answers and all(isinstance(answer, list) for answer in answers):
-            running = {key for answer in answers for key in answer}
-            for handle in handles:
-                if handle.key not in running:
-                    handle.left()
+        if answers is None or not all(isinstance(answer, list) for answer in answers):
+            return None
+        return {key for answer in answers for key in answer}
