@@ -42,7 +42,7 @@ def test_a_slate_says_what_was_written_last() -> None:
         slate = Slate(file.fileno())
         for held in ([], [("a", "1"), ("b", "2")], [("c", "3")]):
             slate.write(12.5, held)
-            assert slate.read() == (12.5, [list(one) for one in held])
+            assert slate.read() == (12.5, held)
         os.pwrite(file.fileno(), os.pread(file.fileno(), 99, 0).replace(b"12.5", b"99.9"), 0)
         beaten, held = slate.read()
         assert held == []

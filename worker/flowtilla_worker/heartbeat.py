@@ -21,7 +21,7 @@ class Heartbeat:
         settings: how often, and how long a lease is.
         held: returns run id and token of each run in hand; called from the heartbeat's thread.
         shown: returns further fields of the worker's record; called from the heartbeat's thread.
-        heard: takes the ids of runs that are lost and of those to cancel; called from the heartbeat's thread.
+        heard: takes those of the runs in hand that are lost, and those to cancel; called from the heartbeat's thread.
         forgotten: called with the connection when RQ's record of the worker is gone, to write it again.
         watch: called before every beat: a worker whose event loop hangs must not beat.
         beaten: called after every beat, whether Redis took it or not.
@@ -34,7 +34,7 @@ class Heartbeat:
         settings: WorkerSettings,
         held: Callable[[], Held],
         shown: Callable[[], Mapping[str, str]],
-        heard: Callable[[list[str], list[str]], None],
+        heard: Callable[[Held, Held], None],
         forgotten: Callable[[Any], None],
         watch: Callable[[], None],
         beaten: Callable[[], None] = lambda: None,

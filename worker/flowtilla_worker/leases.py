@@ -20,7 +20,7 @@ Held = Sequence[tuple[str, str]]
 
 def renew(
     redis: Any, worker: str, lease: float, held: Held, fields: Mapping[str, str] = MappingProxyType({})
-) -> tuple[bool, list[str], list[str]]:
+) -> tuple[bool, Held, Held]:
     """Renews the leases of a worker's runs, and RQ's record of the worker.
 
     Args:
@@ -31,7 +31,7 @@ def renew(
         fields: further fields of the record.
 
     Returns:
-        Whether there is such a record, the ids of runs that are lost, and of those to cancel.
+        Whether there is such a record, and which of the runs in hand are lost, and which are to be cancelled.
     """
     args = (
         round(lease * 1000),
@@ -47,4 +47,9 @@ def renew(
         known, lost, cancelled = redis.evalsha(RENEW.sha, len(names), *names, *args)
     except NoScriptError:
         known, lost, cancelled = redis.eval(RENEW.text, len(names), *names, *args)
-    return bool(known), [one.decode() for one in lost], [one.decode() for one in cancelled]
+    return bool(known), _of(held, lost), _of(held, cancelled)
+
+
+def _of(held: Held, run_ids: Sequence[bytes]) -> Held:
+    named = {run_id.decode() for run_id in run_ids}
+    return [one for one in held if one[0] in named]

@@ -13,6 +13,7 @@ from flowtilla_worker.attempt import Claim
 from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.poison import suspect
 from flowtilla_worker.engine.runner import Runner
+from flowtilla_worker.leases import Held
 from flowtilla_worker.stopping import GIVEN_UP, HANDED_BACK, Stopping
 
 _log = logging.getLogger("flowtilla.worker")
@@ -62,6 +63,12 @@ class Slots:
         """Stops runs soon; those not in hand are passed over."""
         for run_id in run_ids:
             if (runner := self._runners.get(run_id)) is not None:
+                runner.halt(why)
+
+    def halt_held(self, held: Held, why: Halt) -> None:
+        """Stops runs of which Redis was asked a while ago: one that was handed back and claimed again goes on."""
+        for run_id, token in held:
+            if (runner := self._runners.get(run_id)) is not None and runner.claim.token == token:
                 runner.halt(why)
 
     def halt_all(self, why: Halt, reason: str = "") -> None:

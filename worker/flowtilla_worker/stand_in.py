@@ -49,7 +49,7 @@ class Slate:
             # It is being written at this moment: who writes is at work.
             return time.monotonic(), []
         beaten, held = json.loads(text)
-        return beaten, held
+        return beaten, [(run_id, token) for run_id, token in held]
 
 
 class StandIn:
@@ -67,10 +67,10 @@ class StandIn:
         self._slate = slate
         self._told = told
         self._heartbeat: float = told["heartbeat"]
-        self._renew: Callable[[Held], tuple[bool, list[str], list[str]]] | None = None
+        self._renew: Callable[[Held], tuple[bool, Held, Held]] | None = None
         #: For how many seconds it has renewed since the worker beat last, and the runs for which it does not.
         self._seconds = 0.0
-        self._dropped: set[str] = set()
+        self._dropped: set[tuple[str, str]] = set()
 
     def watch(self) -> None:
         """Looks after the worker until that is gone."""
@@ -84,7 +84,7 @@ class StandIn:
                 self._dropped.clear()
                 continue
             wait = self._heartbeat
-            held = [one for one in held if one[0] not in self._dropped]
+            held = [one for one in held if one not in self._dropped]
             # A worker that is stopped or dead is to lose what it holds.
             if held and _runs(self._worker):
                 if self._seconds < self._told["longest"]:
@@ -129,7 +129,7 @@ class StandIn:
             ", ".join(run_id for run_id, _ in held),
         )
 
-    def _connected(self) -> Callable[["Held"], tuple[bool, list[str], list[str]]]:
+    def _connected(self) -> Callable[["Held"], tuple[bool, "Held", "Held"]]:
         """Returns what renews leases, and gets ready to log."""
         from flowtilla.redis_settings import RedisSettings
         from flowtilla.settings import LoggingSettings

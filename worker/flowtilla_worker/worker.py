@@ -24,6 +24,7 @@ from flowtilla_worker.engine.halt import Halt
 from flowtilla_worker.engine.runner import Runner
 from flowtilla_worker.heartbeat import Heartbeat
 from flowtilla_worker.housekeeping import Housekeeping
+from flowtilla_worker.leases import Held
 from flowtilla_worker.plan.catalog import Catalog
 from flowtilla_worker.plan.plan import Planner
 from flowtilla_worker.registered import RegisteredWorker
@@ -281,11 +282,11 @@ class Worker(RegisteredWorker):
         _log.error("%s; the runs on it (%d) go back to their queues", error, len(self._slots))
         self._slots.halt_all(Halt.CLUSTER_LOST, str(error))
 
-    def _heard(self, lost: list[str], cancelled: list[str]) -> None:
+    def _heard(self, lost: Held, cancelled: Held) -> None:
         """Takes what the heartbeat learned, in the heartbeat's thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._slots.halt, lost, Halt.LOST)
-            self._loop.call_soon_threadsafe(self._slots.halt, cancelled, Halt.CANCELLED)
+            self._loop.call_soon_threadsafe(self._slots.halt_held, lost, Halt.LOST)
+            self._loop.call_soon_threadsafe(self._slots.halt_held, cancelled, Halt.CANCELLED)
 
 
 def _complain(task: asyncio.Task[None]) -> None:
