@@ -24,9 +24,11 @@ def working(fleet: Fleet) -> Iterator[Worker]:
     worker = Worker(fleet.settings, executor, catalog, Connections(fleet.settings.redis), "here")
     serving = threading.Thread(target=lambda: asyncio.run(worker.serve()))
     serving.start()
-    yield worker
-    worker.stop()
-    serving.join()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        serving.join()
 
 
 def test_an_answer_about_an_earlier_attempt_stops_no_later_one(
