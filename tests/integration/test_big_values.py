@@ -52,7 +52,6 @@ with started_executor(json.loads(sys.argv[1])) as executor:
 )
 def test_nothing_big_goes_through_the_worker(executor: dict[str, Any]) -> None:
     """Nor through its child process, Ray's driver or Dask's scheduler: an array, those of a map, and their list."""
-    pytest.importorskip("numpy")
     size = 128 * MIB
     worker = subprocess.run(
         [sys.executable, "-c", WORKER, json.dumps(executor), str(size)],

@@ -25,6 +25,7 @@ from flowtilla_worker.dev.dashboard import Dashboard
 from valkeys import Valkey
 
 ROOT = Path(__file__).parents[2]
+START = ["sh", str(ROOT / "deploy" / "redis.sh"), "--appendonly", "yes"]
 PASSWORDS = {f"REDIS_{user}_PASSWORD": f"{user.lower()}-secret" for user in ("WORKER", "PRODUCER", "DASHBOARD")}
 
 #: Keys of a run that another namespace has, and of all runs.
@@ -39,8 +40,7 @@ def started_with(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     (folder / "docker-entrypoint.sh").write_text('#!/bin/sh\necho "$@"\n')
     (folder / "docker-entrypoint.sh").chmod(0o755)
     env = {"PATH": f"{folder}:/usr/bin:/bin", **PASSWORDS}
-    command = ["sh", str(ROOT / "deploy" / "redis.sh"), "--appendonly", "yes"]
-    said = subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(START, cwd=folder, env=env, check=True, capture_output=True, text=True).stdout
     return folder, said
 
 
@@ -103,8 +103,7 @@ def test_the_script_starts_redis_with_the_users_and_without_their_passwords(
     assert "secret" not in (folder / "users.acl").read_text().replace("test-secret", "")
     for name in PASSWORDS:
         env = {"PATH": f"{folder}:/usr/bin:/bin", **PASSWORDS, name: ""}
-        command = ["sh", str(ROOT / "deploy" / "redis.sh")]
-        refused = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        refused = subprocess.run(START, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert refused.returncode != 0
         assert f"{name}: must be set" in refused.stderr
 
