@@ -14,7 +14,6 @@ from flowtilla_worker.attempt import Attempt, Claim, Notes
 from flowtilla_worker.claims import Claims
 from flowtilla_worker.connections import Connections
 from flowtilla_worker.scripts import REAP, RENEW
-from flowtilla_worker.sweep import Sweep
 from flowtilla_worker.writer import Writer
 
 T = TypeVar("T")
@@ -64,16 +63,3 @@ def with_hands(fleet: Fleet, do: Callable[[Hands], Awaitable[T]], weights: Mappi
             await redis.aclose()
 
     return asyncio.run(work())
-
-
-def sweep(fleet: Fleet) -> None:
-    """Sweeps up after a fleet, once."""
-
-    async def once() -> None:
-        redis = Connections(fleet.settings.redis).asyncio()
-        writer = Writer(redis)
-        await Sweep(writer, redis, fleet.settings).once()
-        await writer.close()
-        await redis.aclose()
-
-    asyncio.run(once())

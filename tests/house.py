@@ -20,9 +20,11 @@ def housekeep(settings: Settings, what: str) -> None:
         redis = Connections(settings.redis).asyncio()
         writer = Writer(redis)
         house = Housekeeping(writer, redis, settings)
-        await (house.sweep() if what == "sweep" else house.look())
-        await writer.close()
-        await redis.aclose()
+        try:
+            await (house.sweep() if what == "sweep" else house.look())
+        finally:
+            await writer.close()
+            await redis.aclose()
 
     asyncio.run(once())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hands import sweep, with_hands
+from hands import with_hands
 from hypothesis import HealthCheck, given, settings
 from redis import Redis
 from rq.job import Job, JobStatus
@@ -16,6 +16,7 @@ import flowtilla
 from fleet import Fleet, until
 from flowtilla.errors import InvalidWorkflow, MessageError
 from flowtilla.states import RunState
+from house import housekeep
 
 
 def workflow(concurrency: int | None = None) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def test_whom_rqs_own_maintenance_lets_in_takes_no_place_for_ever(fleet: Fleet, 
         held, claimed = [claim], []
         while held:
             await hands.end(held.pop())
-            await asyncio.to_thread(sweep, fleet)
+            await asyncio.to_thread(housekeep, fleet.settings, "sweep")
             held += await hands.take(10)
             claimed += ids(held)
         return claimed
@@ -150,7 +151,7 @@ def test_what_is_cancelled_gives_its_place_back(fleet: Fleet, redis: Redis, how:
         else:
             job = Job.fetch(runs[which].id, redis, serializer=JSONSerializer)
             job.cancel() if how == "rq" else job.delete()
-        await asyncio.to_thread(sweep, fleet)
+        await asyncio.to_thread(housekeep, fleet.settings, "sweep")
         claimed = []
         while claims := await hands.take(10):
             claimed += ids(claims)
@@ -159,7 +160,7 @@ def test_what_is_cancelled_gives_its_place_back(fleet: Fleet, redis: Redis, how:
         return claimed
 
     assert with_hands(fleet, work) == [run.id for run in runs if run is not runs[which]]
-    sweep(fleet)
+    housekeep(fleet.settings, "sweep")
     assert not redis.keys("rq:rl*") + redis.keys("flowtilla:held:*")
 
 
@@ -179,7 +180,7 @@ def test_damage_to_what_counts_them_stops_nobody(fleet: Fleet, redis: Redis, key
 
     with_hands(fleet, work)
     damaging = False
-    sweep(fleet)
+    housekeep(fleet.settings, "sweep")
     with_hands(fleet, work)
     assert all(run.state.ended for run in runs)
 
@@ -261,7 +262,7 @@ def test_limits_keep_their_laws(fleet: Fleet, redis: Redis, steps: list[tuple[st
                 for run_id in waiting[what : what + 1]:
                     fleet.client.get(run_id).cancel()
             elif step == "sweep" and what == 0:
-                await asyncio.to_thread(sweep, fleet)
+                await asyncio.to_thread(housekeep, fleet.settings, "sweep")
         await take(50)
         while held:
             await hands.end(held.pop(0))

@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hands import sweep, with_hands
+from hands import with_hands
 from hypothesis import HealthCheck, given, settings
 from redis import Redis
 from rq import Queue
@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 
 import flowtilla
 from fleet import Fleet, until
+from house import housekeep
 
 FLOW = {"kind": "workflow", "metadata": {"name": "one"}, "spec": {"stages": [{"name": "s", "target": "m.echo"}]}}
 
@@ -121,7 +122,7 @@ def test_turns_that_are_lost_are_found_again(fleet: Fleet, redis: Redis, damage:
         if damage == "kind":
             redis.set(key, "x")
     other = taken(fleet, 1) or submit(fleet, "other", 1)
-    sweep(fleet)
+    housekeep(fleet.settings, "sweep")
 
     assert sorted(taken(fleet, 5)) == sorted(runs + other)
 

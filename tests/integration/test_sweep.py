@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from fleet import Fleet, until
 from flowtilla import Run
 from flowtilla_worker.scripts import SWEEP_DUE
+from flowtilla_worker.sweep import Sweep
 from house import KINDS, housekeep, put
 
 
@@ -243,7 +245,25 @@ def test_files_that_cannot_be_removed_keep_nobody_waiting(fleet: Fleet, redis: R
     housekeep(fleet.settings, "sweep")
 
     assert not (storage / "results" / "default" / "gone").exists()
-    assert redis.zcount("flowtilla:ended", "-inf", time.time()) == 0
+    assert redis.zrange("flowtilla:ended", 0, -1) == [b"default/stuck"]
+    assert redis.zscore("flowtilla:ended", "default/stuck") > time.time() + 600
+
+
+def test_what_an_interrupted_sweep_left_is_soon_due_again(
+    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker dies or Redis goes away while it removes files: that is no reason to leave them for an hour."""
+    redis.zadd("flowtilla:ended", {"default/left": 1})
+
+    def go_away(sweep: Sweep, namespace: str, run_id: str) -> None:
+        raise RedisConnectionError(f"Redis went away while {run_id} was removed")
+
+    with monkeypatch.context() as patched, pytest.raises(RedisConnectionError):
+        patched.setattr(Sweep, "_remove_files", go_away)
+        housekeep(fleet.settings, "sweep")
+
+    assert redis.zrange("flowtilla:ended", 0, -1) == [b"default/left"]
+    assert time.time() < redis.zscore("flowtilla:ended", "default/left") < time.time() + 120
 
 
 def test_a_long_index_is_looked_through_in_turns(fleet: Fleet, redis: Redis) -> None:

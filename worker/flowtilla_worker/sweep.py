@@ -11,7 +11,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from flowtilla import keys
-from flowtilla.errors import InvalidName
+from flowtilla.errors import InvalidName, StorageError
 from flowtilla.settings import Settings
 from flowtilla.storage import ArtifactStore
 from flowtilla.storage.staged import Staged
@@ -32,8 +32,9 @@ _PURGE_FOR, _PURGED_AT_ONCE = 30.0, 16
 #: does; the next goes on there.
 _PAGE, _PAGES = 200, 50
 
-#: Seconds until files that could not be removed are tried again: others wait behind them.
-_LATER = 3600
+#: Seconds that a sweep has an ended run to itself: if it dies meanwhile, the next ones find the run due again. And
+#: seconds until files that could not be removed are tried again: others wait behind them.
+_HELD, _LATER = 60.0, 3600.0
 
 #: What a run leaves in storage besides its artifacts, which outlive it once they are published.
 _AREAS = ("results", "logs", "checkpoints")
@@ -137,9 +138,7 @@ class Sweep:
         while any(purged) and time.monotonic() - began < _PURGE_FOR:
             due = await self._redis.zrangebyscore(keys.ENDED, "-inf", time.time(), start=0, num=_PURGED_AT_ONCE)
             if due:
-                # When memory is full they stay where they are, and what they free is worth a try.
-                with suppress(OutOfMemoryError):
-                    await self._redis.zadd(keys.ENDED, dict.fromkeys(due, time.time() + _LATER), xx=True)
+                await self._put_off(due, _HELD)
             removing = [tried(self._purge(member), f"removing the files of {member!r:.200}") for member in due]
             purged = await asyncio.gather(*removing)
 
@@ -152,10 +151,19 @@ class Sweep:
         if status not in _ALIVE:
             # What was no run of ours left no files.
             with suppress(InvalidName):
-                await asyncio.to_thread(self._remove_files, namespace, run_id)
+                try:
+                    await asyncio.to_thread(self._remove_files, namespace, run_id)
+                except StorageError:
+                    await self._put_off([member], _LATER)
+                    raise
             await self._redis.zrem(keys.runs(namespace), run_id)
         await self._redis.zrem(keys.ENDED, member)
         return True
+
+    async def _put_off(self, members: list[bytes], seconds: float) -> None:
+        # When memory is full they stay where they are, and what they free is worth a try.
+        with suppress(OutOfMemoryError):
+            await self._redis.zadd(keys.ENDED, dict.fromkeys(members, time.time() + seconds), xx=True)
 
     def _remove_files(self, namespace: str, run_id: str) -> None:
         for area in _AREAS:
