@@ -245,9 +245,10 @@ def test_an_autoscaling_cluster_is_waited_for(benches, tmp_path):
 
 
 def test_a_cluster_adapts(benches):
-    """From no process to some, and it is not lost meanwhile."""
+    """It begins with one process; from none it comes to some, and is not lost meanwhile."""
     bench = benches(adaptive={"min": 0, "max": 2})
-    assert bench.executor.info().cpus == 0
+    assert bench.executor.info().cpus == 1
+    bench.until(lambda: bench.executor.info().cpus == 0, "the process stays, with nothing to do")
 
     assert bench.value(call(f.give, 1)) == 1
     bench.until(lambda: bench.executor.info().cpus, "no worker is seen")

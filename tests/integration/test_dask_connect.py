@@ -69,12 +69,27 @@ def test_another_version_is_refused(benches, tmp_path, monkeypatch):
             benches(cluster_address=address)
 
 
-def test_a_missing_module_is_refused(tmp_path):
-    """With its name, and why it cannot be imported."""
-    bench = Bench(DaskExecutor(cpus=1))
+@pytest.mark.parametrize("shape", [{"cpus": 1}, {"adaptive": {"min": 0, "max": 1}}], ids=",".join)
+def test_a_missing_module_is_refused(shape):
+    """With its name, and why it cannot be imported; also where no worker process is needed yet."""
+    bench = Bench(DaskExecutor(**shape))
 
     with pytest.raises(ClusterMismatch, match=r"cannot import.*nowhere_to_be_found \(ModuleNotFoundError"):
         bench.run(bench.executor.start(lambda lines: None, ["nowhere_to_be_found"]))
+
+
+def test_a_process_without_work_stays_until_it_has_imported_all(benches, tmp_path, monkeypatch):
+    """However long that takes, where it would be let go of after three seconds."""
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(6)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    bench = Bench(DaskExecutor(adaptive={"min": 0, "max": 1}))
+
+    bench.run(bench.executor.start(lambda lines: None, ["slow_module"]))
+    try:
+        assert bench.executor.info().cpus == 1
+        assert bench.value(call(f.give, 1)) == 1
+    finally:
+        bench.close()
 
 
 def test_modules_are_shipped(benches, tmp_path):

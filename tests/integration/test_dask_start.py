@@ -57,27 +57,32 @@ def test_a_cluster_whose_workers_turn_out_to_be_gone_cannot_be_joined(tmp_path, 
             Bench(DaskExecutor(cluster_address=address)).start()
 
 
-def test_workers_without_memory_are_said_soon(tmp_path, monkeypatch):
+SHAPES = [{"cpus": 2}, {"adaptive": {"min": 0, "max": 2}}]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=",".join)
+def test_workers_without_memory_are_said_soon(tmp_path, monkeypatch, shape):
     """Their nannies end them as soon as they are up; nothing is left of them."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     began = time.monotonic()
 
     with pytest.raises(ExecutorError, match=r"(?s)did not start: .*\(`memory`\).*exceeded 95% memory budget"):
-        Bench(DaskExecutor(cpus=1, memory=1000)).start()
+        Bench(DaskExecutor(memory=1000, **shape)).start()
 
     assert time.monotonic() - began < KNOWN
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_that_cannot_start_are_said_soon(monkeypatch):
-    """After some tries, with the last that was said."""
+@pytest.mark.parametrize("shape", SHAPES, ids=",".join)
+def test_workers_that_cannot_start_are_said_soon(monkeypatch, shape):
+    """After some tries, with the last that was said; also where they come with the work, which would wait for ever."""
     monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "nowhere_to_be_found")
     began = time.monotonic()
 
     with pytest.raises(
         ExecutorError, match=r"(?s)did not start: it ended itself.*No module named 'nowhere_to_be_found'"
     ):
-        Bench(DaskExecutor(cpus=2)).start()
+        Bench(DaskExecutor(**shape)).start()
 
     assert time.monotonic() - began < KNOWN
 

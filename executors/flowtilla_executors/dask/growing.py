@@ -10,18 +10,22 @@ from distributed.core import Status
 class Growing(SpecCluster):
     """A cluster that has a place for each worker process, with resources and a device of its own.
 
+    It begins with one of them, so that it is known at once whether they can start, and have what stages need.
+
     Args:
         places: the options of the worker process in each.
+        least: how many are there when there is no work.
         options: of Dask's cluster.
     """
 
-    def __init__(self, places: list[dict[str, Any]], **options: Any) -> None:
+    def __init__(self, places: list[dict[str, Any]], least: int, **options: Any) -> None:
         self._places = places
-        super().__init__(worker=self._spec(0), **options)
+        self._least = least
+        super().__init__(workers={0: self._spec(0)}, worker=self._spec(0), **options)
 
-    def grow(self, least: int) -> None:
-        """Lets there be as many processes as there is work for, or as it takes to have what the work needs."""
-        self.adapt(Adaptive=Need, minimum=least, maximum=len(self._places))
+    def grow(self) -> None:
+        """From now on lets there be as many processes as there is work for, or as have what the work needs."""
+        self.adapt(Adaptive=Need, minimum=self._least, maximum=len(self._places))
 
     def new_worker_spec(self) -> dict[Any, dict[str, Any]]:
         (name,) = super().new_worker_spec()

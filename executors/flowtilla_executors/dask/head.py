@@ -46,7 +46,7 @@ def main(plan: dict[str, Any]) -> None:
 
 async def _serve(plan: dict[str, Any]) -> None:
     import dask
-    from distributed import Scheduler
+    from distributed import Scheduler, SpecCluster
     from distributed.scheduler import DEFAULT_EXTENSIONS
 
     from flowtilla_executors.dask.growing import Growing
@@ -54,27 +54,40 @@ async def _serve(plan: dict[str, Any]) -> None:
     dask.config.set(plan["config"])
     # Spans keep a note of every task, and of every busy period, for ever. The worker processes go without them too.
     extensions = {name: extension for name, extension in DEFAULT_EXTENSIONS.items() if name != "spans"}
-    async with Growing(
-        plan["workers"],
-        scheduler={"cls": Scheduler, "options": plan["scheduler"] | {"extensions": extensions}},
-        asynchronous=True,
-        silence_logs=logging.WARNING,
-    ) as cluster:
-        address, ready = cluster.scheduler_address, asyncio.Event()
-        if plan["least"] is not None:
-            cluster.grow(plan["least"])
-            kept = []
-        else:
-            kept = [asyncio.create_task(_keep(address, options, ready)) for options in plan["workers"]]
-        while len(cluster.scheduler.workers) < len(kept):
-            for failed in filter(asyncio.Task.done, kept):
-                failed.result()
-            await asyncio.sleep(0.02)
-        ready.set()
-        with os.fdopen(plan["report"], "w") as report:
-            # The port that was asked for may be taken.
-            json.dump({"address": address, "dashboard_port": cluster.scheduler.http_server.port}, report)
-        await asyncio.Event().wait()
+    options = {
+        "scheduler": {"cls": Scheduler, "options": plan["scheduler"] | {"extensions": extensions}},
+        "asynchronous": True,
+        "silence_logs": logging.WARNING,
+    }
+    if plan["least"] is None:
+        async with SpecCluster(**options) as cluster:
+            kept = await _filled(cluster, plan["workers"])
+            _report(plan["report"], cluster)
+            await asyncio.wait(kept)
+    else:
+        async with Growing(plan["workers"], plan["least"], **options) as growing:
+            # Called by the flowtilla process once it has asked the first worker process all it wants to know.
+            growing.scheduler.handlers["flowtilla_grow"] = growing.grow
+            _report(plan["report"], growing)
+            await asyncio.Event().wait()
+
+
+def _report(descriptor: int, cluster: Any) -> None:
+    with os.fdopen(descriptor, "w") as report:
+        # The port that was asked for may be taken.
+        json.dump({"address": cluster.scheduler_address, "dashboard_port": cluster.scheduler.http_server.port}, report)
+
+
+async def _filled(cluster: Any, workers: list[dict[str, Any]]) -> list[asyncio.Task[None]]:
+    """Waits until all worker processes are there, and returns what keeps each of them."""
+    ready = asyncio.Event()
+    kept = [asyncio.create_task(_keep(cluster.scheduler_address, options, ready)) for options in workers]
+    while len(cluster.scheduler.workers) < len(kept):
+        for failed in filter(asyncio.Task.done, kept):
+            failed.result()
+        await asyncio.sleep(0.02)
+    ready.set()
+    return kept
 
 
 async def _keep(address: str, options: dict[str, Any], ready: asyncio.Event) -> None:

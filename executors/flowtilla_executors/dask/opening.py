@@ -57,8 +57,12 @@ async def _joined(
     if cluster is not None:
         health.know(options.plan.expected())
     async with connection.answering(name):
-        await connection.prepare(client, name, modules, options.env_vars, files, options.grows)
+        # A local cluster that grows begins with a worker.
+        patient = cluster is None and options.grows
+        await connection.prepare(client, name, modules, options.env_vars, files, patient)
         await health.look()
+        if cluster is not None and options.grows:
+            await client.scheduler.flowtilla_grow()
     if not health.workers and not options.grows:
         # Those it had were gone, and it has found out only now. What they offered nobody knows.
         raise connection.without_workers(client, name)
