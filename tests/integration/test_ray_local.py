@@ -170,6 +170,16 @@ def test_the_time_that_the_word_takes_is_not_that_of_a_call_to_tidy_up(
     assert (tmp_path / "tidy").exists()
 
 
+def test_a_call_whose_lines_overtake_the_word_that_it_hears_is_told(local: Bench, tmp_path: Path) -> None:
+    """Who has read them may take it that it hears: it is told, and not killed at once."""
+    handle = local.submit(call(r.clean_up_heard_of_late, str(tmp_path / "told")))
+    local.until(lambda: any(line.message == "overtakes" for line in local.lines), "it did not begin")
+
+    local.cancel(handle)
+
+    assert (tmp_path / "told").exists()
+
+
 def test_calls_that_can_be_told_to_stop_leave_nothing(local: Bench) -> None:
     """What waits for the word, in the call's process and in the mailbox, ends with the call."""
     handles = [local.submit(call(f.look_and_count_threads)) for _ in range(300)]

@@ -192,7 +192,10 @@ class Calls:
                 if kind == "began":
                     self._wire.send("began", *details)
                 elif kind == "lines":
-                    self._inbox.take(*details)
+                    number, hears, *lines = details
+                    if hears:
+                        self._note("hears", number)
+                    self._inbox.take(*lines)
                 else:
                     self._note(kind, *details)
 
@@ -206,7 +209,8 @@ class Calls:
         elif kind == "hears":
             if entry is not None:
                 entry.hears = True
-            if entry is None or entry.ended.done():
+            if entry is None or entry.stopped or entry.ended.done():
+                # The word may have come before anybody waited for it.
                 self._letters.tell.remote(number)
 
 

@@ -102,6 +102,7 @@ class Sender:
         self.sent = 0
         #: Whether more than `sent` lines may have arrived.
         self.unsure = False
+        self._hears = False
         self._mailbox = mailbox
         self._number = number
 
@@ -116,6 +117,7 @@ class Sender:
 
     def hear(self, call: Cancellation) -> None:
         """Has the call told when it is to stop."""
+        self._hears = True
         with contextlib.suppress(Exception):  # the stage need not suffer that it cannot be told
             word = _mailbox(self._mailbox).hear.remote(self._number)
             # Not by a callback of the future's, for which Ray's own thread needs the interpreter's lock: native code
@@ -134,7 +136,10 @@ class Sender:
             OSError: they may not have arrived.
         """
         try:
-            sending = _mailbox(self._mailbox).put.remote("lines", self.key, self.sent, list(lines))
+            # What is sent to an actor like this may overtake what was sent before: `hears`, too, goes with each.
+            sending = _mailbox(self._mailbox).put.remote(
+                "lines", self._number, self._hears, self.key, self.sent, list(lines)
+            )
             # Not `ray.get`, which tells Ray that this call waits and another may have its cpu.
             sending.future().result(_PATIENCE)
         except Exception as error:
