@@ -198,13 +198,13 @@ def test_a_run_can_wait_for_its_time(fleet: Fleet, redis: Redis) -> None:
 
 
 def test_many_runs_travel_in_one_round_trip(fleet: Fleet, redis: Redis) -> None:
-    """`submit_many` of a thousand runs reads the socket a handful of times, not a thousand."""
+    """`submit_many` of a thousand runs is one large request, and not a thousand."""
     workflow = fleet.workflow({"name": "echo"})
     before = redis.info("stats")["total_reads_processed"]
     runs = fleet.client.submit_many({"workflow": workflow, "input": {"x": i}} for i in range(1000))
 
-    # A large request arrives in several reads; a reply was waited for once.
-    assert redis.info("stats")["total_reads_processed"] - before < 100
+    # A large request arrives in many reads, of 16 KiB or what there is; a reply was waited for once.
+    assert redis.info("stats")["total_reads_processed"] - before < 300
     fleet.start("w")
     assert [run.result(timeout=60) for run in runs] == list(range(1000))
 

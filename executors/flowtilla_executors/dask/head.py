@@ -66,6 +66,8 @@ async def _serve(plan: dict[str, Any]) -> None:
             await asyncio.wait(kept)
     else:
         async with Growing(plan["workers"], plan["least"], **options) as growing:
+            for nanny in growing.workers.values():
+                _check_room(nanny)
             # Called by the flowtilla process once it has asked the first worker process all it wants to know.
             growing.scheduler.handlers["flowtilla_grow"] = growing.grow
             _report(plan["report"], growing)
@@ -80,26 +82,26 @@ def _report(descriptor: int, cluster: Any) -> None:
 
 async def _filled(cluster: Any, workers: list[dict[str, Any]]) -> list[asyncio.Task[None]]:
     """Waits until all worker processes are there, and returns what keeps each of them."""
-    ready = asyncio.Event()
-    kept = [asyncio.create_task(_keep(cluster.scheduler_address, options, ready)) for options in workers]
-    while len(cluster.scheduler.workers) < len(kept):
-        for failed in filter(asyncio.Task.done, kept):
-            failed.result()
-        await asyncio.sleep(0.02)
-    ready.set()
+    there = [asyncio.Event() for _ in workers]
+    address = cluster.scheduler_address
+    kept = [asyncio.create_task(_keep(address, *one)) for one in zip(workers, there, strict=True)]
+    ends: list[asyncio.Future[Any]] = [asyncio.gather(*(one.wait() for one in there)), *kept]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for failed in filter(asyncio.Task.done, kept):
+        failed.result()
     return kept
 
 
-async def _keep(address: str, options: dict[str, Any], ready: asyncio.Event) -> None:
+async def _keep(address: str, options: dict[str, Any], there: asyncio.Event) -> None:
     """Keeps one worker process there: a nanny restarts one that dies, but gives up on one that dies young.
 
     Args:
         address: the scheduler's.
         options: of the worker process.
-        ready: set once all of the cluster were there: then they could start, and may again.
+        there: to set once it was there: then it could start, and may again.
 
     Raises:
-        Exception: several in a row did not start, and the cluster was never ready.
+        Exception: several in a row did not start, and it was never there.
     """
     from distributed import Nanny
 
@@ -107,14 +109,31 @@ async def _keep(address: str, options: dict[str, Any], ready: asyncio.Event) -> 
     while True:
         try:
             async with Nanny(address, **options) as nanny:
+                _check_room(nanny)
+                there.set()
                 failures = 0
                 await nanny.finished()
         except Exception:
             failures += 1
-            if failures == _HOPELESS and not ready.is_set():
+            if failures == _HOPELESS and not there.is_set():
                 raise
             logging.getLogger(__name__).exception("a worker process did not start; another is tried")
         await asyncio.sleep(_PAUSE)
+
+
+def _check_room(nanny: Any) -> None:
+    """Refuses a worker process that its memory is too small for, before it has anything to do.
+
+    Raises:
+        MemoryError: Dask would end it again and again, or would give it no work.
+    """
+    import dask
+    import psutil
+
+    limit, taken = nanny.memory_manager.memory_limit, psutil.Process(nanny.pid).memory_info().rss
+    fractions = [dask.config.get(f"distributed.worker.memory.{what}") for what in ("pause", "terminate")]
+    if limit and any(fraction and taken > fraction * limit for fraction in fractions):
+        raise MemoryError(f"a worker process takes {taken:,} bytes with nothing to do, and has a limit of {limit:,}")
 
 
 def remove_semaphores(directory: Path) -> None:
