@@ -67,7 +67,7 @@ def test_workers_without_memory_are_said_soon(tmp_path, monkeypatch, shape):
     began = time.monotonic()
 
     with pytest.raises(
-        ExecutorError, match=r"(?s)did not start: .*\(`memory`\).*takes [\d,]+ bytes with .* limit of 50,000,000"
+        ExecutorError, match=r"start: a worker process takes [\d,]+ bytes with .* limit of 50,000,000: give .*`memory`"
     ):
         Bench(DaskExecutor(memory=50_000_000, **shape)).start()
 

@@ -29,19 +29,26 @@ _PAUSE = 0.5
 _HOPELESS = 3
 
 
+class TooLittleMemory(Exception):
+    """Raised when Dask would end a worker process again and again, or give it no work, before it has any."""
+
+
 def main(plan: dict[str, Any]) -> None:
     """Runs the cluster until the flowtilla process closes our standard input, or is gone.
 
     Args:
         plan: `workers`: the options of each worker process; `least`: how many are there when there is no work, None
             when all always are; `scheduler`: its options; `config`: Dask's; `environment`: for all; `directory`: where
-            files may be; `report`: the descriptor to write the addresses to.
+            files may be; `report`: the descriptor to write to where it is, or why it is not.
     """
     process: Any = multiprocessing.current_process()
     process._config["semprefix"] = f"/{Path(plan['directory']).name}"
     threading.Thread(target=_follow, args=(plan["directory"],), name="flowtilla-follow", daemon=True).start()
     os.environ.update(plan["environment"])
-    asyncio.run(_serve(plan))
+    try:
+        asyncio.run(_serve(plan))
+    except TooLittleMemory as error:
+        _report(plan["report"], refused=str(error))
 
 
 async def _serve(plan: dict[str, Any]) -> None:
@@ -62,7 +69,7 @@ async def _serve(plan: dict[str, Any]) -> None:
     if plan["least"] is None:
         async with SpecCluster(**options) as cluster:
             kept = await _filled(cluster, plan["workers"])
-            _report(plan["report"], cluster)
+            _report(plan["report"], **_addresses(cluster))
             await asyncio.wait(kept)
     else:
         async with Growing(plan["workers"], plan["least"], **options) as growing:
@@ -70,14 +77,18 @@ async def _serve(plan: dict[str, Any]) -> None:
                 _check_room(nanny)
             # Called by the flowtilla process once it has asked the first worker process all it wants to know.
             growing.scheduler.handlers["flowtilla_grow"] = growing.grow
-            _report(plan["report"], growing)
+            _report(plan["report"], **_addresses(growing))
             await asyncio.Event().wait()
 
 
-def _report(descriptor: int, cluster: Any) -> None:
+def _report(descriptor: int, **what: Any) -> None:
     with os.fdopen(descriptor, "w") as report:
-        # The port that was asked for may be taken.
-        json.dump({"address": cluster.scheduler_address, "dashboard_port": cluster.scheduler.http_server.port}, report)
+        json.dump(what, report)
+
+
+def _addresses(cluster: Any) -> dict[str, Any]:
+    # The port that was asked for may be taken.
+    return {"address": cluster.scheduler_address, "dashboard_port": cluster.scheduler.http_server.port}
 
 
 async def _filled(cluster: Any, workers: list[dict[str, Any]]) -> list[asyncio.Task[None]]:
@@ -101,6 +112,7 @@ async def _keep(address: str, options: dict[str, Any], there: asyncio.Event) -> 
         there: to set once it was there: then it could start, and may again.
 
     Raises:
+        TooLittleMemory: it has less than it takes with nothing to do.
         Exception: several in a row did not start, and it was never there.
     """
     from distributed import Nanny
@@ -113,27 +125,25 @@ async def _keep(address: str, options: dict[str, Any], there: asyncio.Event) -> 
                 there.set()
                 failures = 0
                 await nanny.finished()
-        except Exception:
+        except Exception as error:
             failures += 1
-            if failures == _HOPELESS and not there.is_set():
+            if not there.is_set() and (failures == _HOPELESS or isinstance(error, TooLittleMemory)):
                 raise
             logging.getLogger(__name__).exception("a worker process did not start; another is tried")
         await asyncio.sleep(_PAUSE)
 
 
 def _check_room(nanny: Any) -> None:
-    """Refuses a worker process that its memory is too small for, before it has anything to do.
-
-    Raises:
-        MemoryError: Dask would end it again and again, or would give it no work.
-    """
+    """Refuses a worker process that has less memory than it takes with nothing to do."""
     import dask
     import psutil
 
     limit, taken = nanny.memory_manager.memory_limit, psutil.Process(nanny.pid).memory_info().rss
     fractions = [dask.config.get(f"distributed.worker.memory.{what}") for what in ("pause", "terminate")]
     if limit and any(fraction and taken > fraction * limit for fraction in fractions):
-        raise MemoryError(f"a worker process takes {taken:,} bytes with nothing to do, and has a limit of {limit:,}")
+        raise TooLittleMemory(
+            f"a worker process takes {taken:,} bytes with nothing to do, and has a limit of {limit:,}"
+        )
 
 
 def remove_semaphores(directory: Path) -> None:

@@ -53,7 +53,7 @@ class LocalCluster:
         """Starts it and returns its address; blocks for as long as that takes.
 
         Raises:
-            ExecutorError: it ended before it had all its workers, or they did not come.
+            ExecutorError: it ended before it had all its workers, or they did not come, or have too little memory.
         """
         reading, writing = os.pipe()
         with os.fdopen(reading) as report:
@@ -71,6 +71,11 @@ class LocalCluster:
         if not answer:
             raise self.unstarted(f"it was not ready after {_START:g}s" if answer is None else self._end())
         ready = json.loads(answer)
+        if "refused" in ready:
+            raise ExecutorError(
+                f"the local Dask cluster did not start: {ready['refused']}: give each worker process more (`memory`), "
+                "or have fewer (`cpus`)"
+            )
         if self._plan.dashboard is not None:
             self._show(self._plan.dashboard.rpartition(":")[0], ready["dashboard_port"])
         return str(ready["address"])
